@@ -1,0 +1,184 @@
+"""Runs the code that a language model writes, and routes every tool call it makes through your policy.
+
+This module owns the public names and nothing else. It is lazy (PEP 562): a worker process imports the package too, and
+must not hold a broker. `_HOMES` says where a name lives, the imports below say the same to a type checker, and a test
+holds the two together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "AccessDeniedError",
+    "ApprovalDeniedError",
+    "ApprovalExpiredError",
+    "AuthenticationError",
+    "Broker",
+    "CallRecord",
+    "CatalogChangedEvent",
+    "ClientError",
+    "ClosedError",
+    "ConfigurationError",
+    "DeadlineExceededEvent",
+    "EnclaveError",
+    "ErrorEvent",
+    "ExecutionError",
+    "ExecutionResult",
+    "FinalEvent",
+    "HeartbeatEvent",
+    "LogEvent",
+    "MaxToolCallsError",
+    "OutcomeUnknownError",
+    "OverloadedError",
+    "PartialResultEvent",
+    "PermissionDeniedError",
+    "Principal",
+    "RateLimitError",
+    "RuntimeLostError",
+    "ScriptError",
+    "SecretError",
+    "Session",
+    "SessionClosedError",
+    "SessionError",
+    "SessionExistsError",
+    "SessionInitEvent",
+    "SessionLimits",
+    "SessionNotFoundError",
+    "StdoutEvent",
+    "StoreError",
+    "Tool",
+    "ToolCall",
+    "ToolCallEvent",
+    "ToolContext",
+    "ToolError",
+    "ToolNotAllowedError",
+    "ToolProgressEvent",
+    "ToolResultAppliedEvent",
+    "ToolResultTooLargeError",
+    "ToolTimeoutError",
+    "ToolValidationError",
+    "TransportError",
+    "UnknownToolError",
+    "create_session",
+]
+
+if TYPE_CHECKING:
+    from enclave_broker.broker.broker import Broker, create_session
+    from enclave_broker.broker.sessions.session import Session
+    from enclave_broker.broker.tools.context import ToolContext
+    from enclave_broker.broker.tools.tool import Tool
+    from enclave_broker.types.calls import ToolCall
+    from enclave_broker.types.errors import (
+        AccessDeniedError,
+        ApprovalDeniedError,
+        ApprovalExpiredError,
+        AuthenticationError,
+        ClientError,
+        ClosedError,
+        ConfigurationError,
+        EnclaveError,
+        ExecutionError,
+        MaxToolCallsError,
+        OutcomeUnknownError,
+        OverloadedError,
+        PermissionDeniedError,
+        RateLimitError,
+        RuntimeLostError,
+        SecretError,
+        SessionClosedError,
+        SessionError,
+        SessionExistsError,
+        SessionNotFoundError,
+        StoreError,
+        ToolError,
+        ToolNotAllowedError,
+        ToolResultTooLargeError,
+        ToolTimeoutError,
+        ToolValidationError,
+        TransportError,
+        UnknownToolError,
+    )
+    from enclave_broker.types.events import (
+        CatalogChangedEvent,
+        DeadlineExceededEvent,
+        ErrorEvent,
+        FinalEvent,
+        HeartbeatEvent,
+        LogEvent,
+        PartialResultEvent,
+        SessionInitEvent,
+        StdoutEvent,
+        ToolCallEvent,
+        ToolProgressEvent,
+        ToolResultAppliedEvent,
+    )
+    from enclave_broker.types.limits import SessionLimits
+    from enclave_broker.types.principal import Principal
+    from enclave_broker.types.results import CallRecord, ExecutionResult, ScriptError
+else:  # out of a type checker's sight, or every misspelt name would pass as an object
+    _HOMES = {
+        "AccessDeniedError": "types.errors",
+        "ApprovalDeniedError": "types.errors",
+        "ApprovalExpiredError": "types.errors",
+        "AuthenticationError": "types.errors",
+        "Broker": "broker.broker",
+        "CallRecord": "types.results",
+        "CatalogChangedEvent": "types.events",
+        "ClientError": "types.errors",
+        "ClosedError": "types.errors",
+        "ConfigurationError": "types.errors",
+        "DeadlineExceededEvent": "types.events",
+        "EnclaveError": "types.errors",
+        "ErrorEvent": "types.events",
+        "ExecutionError": "types.errors",
+        "ExecutionResult": "types.results",
+        "FinalEvent": "types.events",
+        "HeartbeatEvent": "types.events",
+        "LogEvent": "types.events",
+        "MaxToolCallsError": "types.errors",
+        "OutcomeUnknownError": "types.errors",
+        "OverloadedError": "types.errors",
+        "PartialResultEvent": "types.events",
+        "PermissionDeniedError": "types.errors",
+        "Principal": "types.principal",
+        "RateLimitError": "types.errors",
+        "RuntimeLostError": "types.errors",
+        "ScriptError": "types.results",
+        "SecretError": "types.errors",
+        "Session": "broker.sessions.session",
+        "SessionClosedError": "types.errors",
+        "SessionError": "types.errors",
+        "SessionExistsError": "types.errors",
+        "SessionInitEvent": "types.events",
+        "SessionLimits": "types.limits",
+        "SessionNotFoundError": "types.errors",
+        "StdoutEvent": "types.events",
+        "StoreError": "types.errors",
+        "Tool": "broker.tools.tool",
+        "ToolCall": "types.calls",
+        "ToolCallEvent": "types.events",
+        "ToolContext": "broker.tools.context",
+        "ToolError": "types.errors",
+        "ToolNotAllowedError": "types.errors",
+        "ToolProgressEvent": "types.events",
+        "ToolResultAppliedEvent": "types.events",
+        "ToolResultTooLargeError": "types.errors",
+        "ToolTimeoutError": "types.errors",
+        "ToolValidationError": "types.errors",
+        "TransportError": "types.errors",
+        "UnknownToolError": "types.errors",
+        "create_session": "broker.broker",
+    }
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""The Python client of a broker, over HTTP or in memory."""
