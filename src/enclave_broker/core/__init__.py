@@ -1,0 +1,1 @@
+"""The secure execution environment: QuickJS-NG in WebAssembly. Only a worker process uses it."""
