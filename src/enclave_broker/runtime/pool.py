@@ -1,0 +1,209 @@
+"""The worker processes of one broker: placement by key, growth, reaping, replacement, back-pressure.
+
+A process serves one key (engine, tenant) until it is empty. Up to as many processes as there are CPUs share one key's
+runs; more are started only for other keys, up to `max_workers`. What finds no place waits in order; what finds no room
+to wait is refused. Called by the broker; runtime/process.py is one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from enclave_broker.runtime.image import engine_hash, open_image
+from enclave_broker.runtime.process import ProcessRun, WorkerProcess
+from enclave_broker.runtime.runtime import Key, Listener
+from enclave_broker.types.errors import ClosedError, EnclaveError, OverloadedError
+
+__all__ = ["ProcessPool"]
+
+log = logging.getLogger("enclave_broker.runtime")
+
+CAPACITY = 1000
+"""Runs of one process: each has some address space, and the engine's pool is laid out at the start."""
+MAX_WAITING = 1000
+IDLE_SECONDS = 60.0
+"""An empty process beyond the first ends after this."""
+RETRY_AFTER = 1.0
+
+
+class _Waiting:
+    __slots__ = ("body", "key", "run")
+
+    def __init__(self, key: Key, run: ProcessRun, body: bytes) -> None:
+        self.key, self.run, self.body = key, run, body
+
+
+class ProcessPool:
+    """A Runtime of local processes.
+
+    `workers` is how many may share one key's load (default: the CPUs), `max_workers` how many there may be in all
+    (default: twice that, at least 4).
+    """
+
+    def __init__(
+        self, *, workers: int | None = None, max_workers: int | None = None, weak_sandbox: bool = False
+    ) -> None:
+        self._workers = workers or len(
+            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        )
+        self._max_workers = max_workers or max(4, 2 * self._workers)
+        self._weak = weak_sandbox
+        self._ready: list[WorkerProcess] = []
+        self._spawning = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._image = -1
+        self._closed = False
+        self._reaper: asyncio.TimerHandle | None = None
+        self.engines: Mapping[str, str] = {"javascript": engine_hash()}
+
+    async def start(self) -> None:
+        self._image = await asyncio.to_thread(open_image)
+        await self._spawn()
+
+    @property
+    def workers(self) -> Sequence[WorkerProcess]:
+        """The processes that are ready."""
+        return tuple(self._ready)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that are ready."""
+        return [worker.pid for worker in self._ready]
+
+    # -- placement -------------------------------------------------------------------------------------------------
+
+    def run(self, body: bytes, key: Key, listener: Listener) -> ProcessRun:
+        if self._closed:
+            raise ClosedError("the runtime is closed")
+        run = ProcessRun(listener)
+        worker = self._choose(key)
+        if worker is not None and not self._waiting:
+            worker.key = key
+            worker.place(run, body)
+        elif len(self._waiting) >= MAX_WAITING:
+            raise OverloadedError("every worker is taken and no room to wait is left", retry_after=RETRY_AFTER)
+        else:
+            self._waiting.append(_Waiting(key, run, body))
+            if worker is not None:
+                self._drain()
+        self._grow(key, placed=worker is not None)
+        return run
+
+    def _choose(self, key: Key) -> WorkerProcess | None:
+        """The least busy process that may take a run of this key."""
+        best: WorkerProcess | None = None
+        shared = 0
+        for worker in self._ready:
+            if worker.load and worker.key != key:
+                continue
+            if worker.load:
+                shared += 1
+            if worker.load < CAPACITY and (best is None or (worker.busy, worker.load) < (best.busy, best.load)):
+                best = worker
+        if best is not None and best.load == 0 and shared >= self._workers:
+            # Leave the empty ones to other keys: more processes than CPUs don't make one key faster.
+            mine = [w for w in self._ready if w.load and w.key == key and w.load < CAPACITY]
+            best = min(mine, key=lambda w: (w.busy, w.load), default=best)
+        return best
+
+    def _grow(self, key: Key, *, placed: bool) -> None:
+        """Start one more process if this key can use it."""
+        total = len(self._ready) + self._spawning
+        if placed:
+            mine = sum(1 for worker in self._ready if worker.key == key or not worker.load)
+            busy = all(worker.busy > 1 for worker in self._ready)
+            if not busy or mine + self._spawning >= self._workers or total >= self._workers:
+                return
+        elif total >= self._max_workers or self._spawning >= len(self._waiting):
+            return
+        self._own(self._spawn_more())
+
+    def _drain(self) -> None:
+        """Place what waits, in order, as far as there are places; one key's lack doesn't hold up another's."""
+        kept: deque[_Waiting] = deque()
+        full: set[Key] = set()
+        while self._waiting:
+            item = self._waiting.popleft()
+            if item.run.cancelled:
+                continue
+            worker = None if item.key in full else self._choose(item.key)
+            if worker is None:
+                full.add(item.key)
+                kept.append(item)
+            else:
+                worker.key = item.key
+                worker.place(item.run, item.body)
+        self._waiting = kept
+
+    # -- processes -------------------------------------------------------------------------------------------------
+
+    async def _spawn(self) -> None:
+        worker = WorkerProcess(self._freed, self._ended)
+        self._spawning += 1
+        try:
+            await worker.spawn(self._image, self.engines["javascript"], weak=self._weak, capacity=CAPACITY + 200)
+        finally:
+            self._spawning -= 1
+        if self._closed or worker.ended:
+            worker.kill("the pool is closed")
+            return
+        self._ready.append(worker)
+        worker.idle_since = asyncio.get_running_loop().time()
+        self._drain()
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap_idle)
+
+    async def _spawn_more(self) -> None:
+        try:
+            await self._spawn()
+        except (EnclaveError, OSError) as error:
+            log.error("a worker process could not be started: %s", error)
+            if not self._ready and not self._spawning:
+                waiting, self._waiting = self._waiting, deque()
+                for item in waiting:
+                    item.run.lost(f"no worker process could be started: {error}")
+
+    def _freed(self, worker: WorkerProcess) -> None:
+        if self._waiting:
+            self._drain()
+
+    def _ended(self, worker: WorkerProcess) -> None:
+        if worker in self._ready:
+            self._ready.remove(worker)
+        self._own(worker.reap())
+        if not self._closed and self._image >= 0 and not self._ready and not self._spawning:
+            self._own(self._spawn_more())  # the replacement
+
+    def _reap_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._reaper = loop.call_later(IDLE_SECONDS, self._reap_idle)
+        idle = [w for w in self._ready if not w.load and loop.time() - w.idle_since >= IDLE_SECONDS]
+        for worker in idle[: len(self._ready) - 1]:
+            worker.kill("it was idle")
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """End every run (their listeners hear `lost`) and every process. Idempotent."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for item in waiting:
+            item.run.lost("the broker is closed")
+        for worker in list(self._ready):
+            worker.kill("the broker is closed")
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._image >= 0:
+            os.close(self._image)
+            self._image = -1
