@@ -1,0 +1,238 @@
+"""The one language of patterns over tool names, for allow-lists, rules, routes and limits.
+
+    *        any run of characters, `:` and `/` included       ?   one character
+    [a-z_]   one of these characters      [!a]   one character that is none of these
+    {a,b*}   one of these patterns        \\*    the next character itself
+
+Case-sensitive; nothing is normalised; a pattern fits the whole name or not at all. What such a pattern can't mean (`!`
+in front, `#`, `+(a)`, blanks, an open bracket) is a ConfigurationError when it is loaded. Matching never backtracks.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from enclave_broker.types.errors import ConfigurationError
+
+__all__ = ["Glob", "compile_glob"]
+
+_MAX_PATTERN_CHARACTERS = 1_024  # four names long; braces with many names fit
+_MAX_EXPANDED_CHARACTERS = 8_192  # of all ways through the braces: bounds one match to about a millisecond
+_LITERALS = frozenset(string.ascii_letters + string.digits + "_.:/@-")
+_ESCAPABLE = frozenset(string.ascii_letters + string.digits + string.punctuation)
+
+_MAX_SHOWN = 80  # characters of a pattern in a message
+_MAX_DEPTH = 8  # braces in braces
+
+Tokens = tuple[str, ...]  # each a piece of regular expression for one character, or _STAR
+_STAR = "*"
+_ANY = "(?s:.)"
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A compiled pattern. Two globs of the same pattern are equal."""
+
+    pattern: str
+    literal_prefix: str = field(compare=False)
+    """What every name that fits begins with, as far as the pattern says it before its first special character."""
+    exact: bool = field(compare=False)
+    """Whether only the name `literal_prefix` fits."""
+    _regex: re.Pattern[str] | None = field(compare=False, repr=False)
+
+    def matches(self, name: str) -> bool:
+        """Whether the whole of `name` fits. Any string may be asked; the grammar of names is checked elsewhere."""
+        if self.exact:
+            return name == self.literal_prefix
+        if not name.startswith(self.literal_prefix):
+            return False
+        return self._regex is None or self._regex.fullmatch(name) is not None
+
+    def __str__(self) -> str:
+        return self.pattern
+
+
+def compile_glob(pattern: str) -> Glob:
+    """The glob of `pattern`.
+
+    Raises ConfigurationError that quotes the pattern and says what is wrong where.
+    """
+    if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance] input
+        raise ConfigurationError(f"a pattern is a string, not {type(pattern).__name__}")
+    return _compile(pattern)
+
+
+@lru_cache(maxsize=1024)  # requests bring the same allow-lists again and again
+def _compile(pattern: str) -> Glob:
+    ways = _Parser(pattern).parse()
+    prefix, exact = _literal_prefix(pattern)
+    if exact or (len(ways) == 1 and ways[0][-1:] == (_STAR,) and len(ways[0]) == len(prefix) + 1):
+        return Glob(pattern, prefix, exact, None)
+    return Glob(pattern, prefix, exact, re.compile("|".join(map(_linear, ways))))
+
+
+def _linear(way: Tokens) -> str:
+    """A regular expression that never tries a second time: each run between stars is found at its first place and kept.
+
+    That is enough because a run has a fixed length, and leaving more of the name to the rest never hurts.
+    """
+    runs = [""]
+    for token in way:
+        if token == _STAR:
+            runs.append("")
+        else:
+            runs[-1] += token
+    if len(runs) == 1:
+        return f"(?:{runs[0]}\\Z)"
+    first, *middle, last = runs
+    found = "".join(f"(?>(?s:.)*?{run})" for run in middle if run)
+    # The last run stands at the end, wherever it might have been found before that.
+    end = f"(?>(?s:.)*?(?={last}\\Z)){last}" if last else "(?s:.)*"
+    return f"(?:{first}{found}{end}\\Z)"
+
+
+def _literal_prefix(pattern: str) -> tuple[str, bool]:
+    prefix: list[str] = []
+    characters = iter(pattern)
+    for character in characters:
+        if character in "*?[{":
+            return "".join(prefix), False
+        prefix.append(next(characters) if character == "\\" else character)
+    return "".join(prefix), True
+
+
+class _Parser:
+    """Reads one pattern into all ways through its braces."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.at = 0
+
+    def parse(self) -> list[Tokens]:
+        if not self.pattern:
+            raise ConfigurationError("a pattern can't be empty; * is every name")
+        if len(self.pattern) > _MAX_PATTERN_CHARACTERS:
+            raise ConfigurationError(
+                f"the pattern {self.pattern[:_MAX_SHOWN] + '…'!r} has {len(self.pattern)} characters; "
+                f"{_MAX_PATTERN_CHARACTERS} are the most"
+            )
+        ways = self.sequence(0)
+        if not any(ways):
+            raise self.fault("it fits no name")
+        return ways
+
+    def fault(self, reason: str) -> ConfigurationError:
+        shown = self.pattern if len(self.pattern) <= _MAX_SHOWN else self.pattern[:_MAX_SHOWN] + "…"
+        return ConfigurationError(f"the pattern {shown!r}: {reason} (character {self.at + 1})")
+
+    def peek(self) -> str:
+        return self.pattern[self.at] if self.at < len(self.pattern) else ""
+
+    def sequence(self, depth: int) -> list[Tokens]:
+        ways: list[Tokens] = [()]
+        while character := self.peek():
+            if depth and character in ",}":
+                break
+            if character == "{":
+                ways = self.product(ways, self.braces(depth + 1))
+            else:
+                token = self.token(character)
+                ways = [way if token == _STAR and way[-1:] == (_STAR,) else (*way, token) for way in ways]
+                self.check_size(len(ways), sum(map(len, ways)))
+        return ways
+
+    def product(self, left: list[Tokens], right: list[Tokens]) -> list[Tokens]:
+        tokens = len(left) * sum(map(len, right)) + len(right) * sum(map(len, left))
+        self.check_size(len(left) * len(right), tokens)
+        return list(dict.fromkeys(a[:-1] + b if a[-1:] == b[:1] == (_STAR,) else a + b for a in left for b in right))
+
+    def check_size(self, ways: int, tokens: int) -> None:
+        if ways + tokens > _MAX_EXPANDED_CHARACTERS:
+            raise self.fault("its braces make too many patterns; write several patterns instead")
+
+    def braces(self, depth: int) -> list[Tokens]:
+        if depth > _MAX_DEPTH:
+            raise self.fault("braces are nested too deep")
+        opened = self.at
+        self.at += 1
+        if self.peek() == "}":
+            raise self.fault("empty braces")
+        ways: list[Tokens] = []
+        while True:
+            ways += self.sequence(depth)
+            self.check_size(len(ways), sum(map(len, ways)))
+            match self.peek():
+                case ",":
+                    self.at += 1
+                case "}":
+                    self.at += 1
+                    return list(dict.fromkeys(ways))
+                case _:
+                    self.at = opened
+                    raise self.fault("{ without }; a literal brace can't be in a name")
+
+    def token(self, character: str) -> str:
+        match character:
+            case "*":
+                self.at += 1
+                return _STAR
+            case "?":
+                self.at += 1
+                return _ANY
+            case "[":
+                return self.character_class()
+            case _:
+                return re.escape(self.literal())
+
+    def literal(self) -> str:
+        character = self.peek()
+        if character == "\\":
+            self.at += 1
+            character = self.peek()
+            if not character or character not in _ESCAPABLE:
+                raise self.fault("\\ needs a character after it that can be seen")
+        elif character not in _LITERALS:
+            raise self.fault(_why_not(character, self.at))
+        self.at += 1
+        return character
+
+    def character_class(self) -> str:
+        opened = self.at
+        self.at += 1
+        negated = self.peek() == "!"
+        self.at += negated
+        parts: list[str] = []
+        while (character := self.peek()) != "]":
+            if not character:
+                self.at = opened
+                raise self.fault("[ without ]")
+            low = high = self.literal()
+            if self.peek() == "-" and self.pattern[self.at + 1 : self.at + 2] not in {"", "]"}:
+                self.at += 1
+                high = self.literal()
+                if high < low:
+                    raise self.fault(f"the range {low}-{high} is the wrong way round")
+            parts.append(f"{re.escape(low)}-{re.escape(high)}")
+        if not parts:
+            raise self.fault("empty brackets")
+        self.at += 1
+        return f"[{'^' * negated}{''.join(parts)}]"
+
+
+def _why_not(character: str, at: int) -> str:
+    match character:
+        case "!" if at == 0:
+            return "! in front is no negation here: write a rule that denies, or [!a] for one character"
+        case "#":
+            return "# begins no comment here and can't be in a name"
+        case "(" | ")" | "|" | "+":
+            return "groups such as +(a|b) are not known here: write {a,b}"
+        case "^":
+            return "^ can't be in a name; brackets are negated by [!a]"
+        case "]" | "}" | ",":
+            return f"{character} without what opens it"
+        case _:
+            return f"{character!r} can't be in a name, so this would never fit"

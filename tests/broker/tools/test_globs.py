@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave_broker.broker.tools.globs import compile_glob
+from enclave_broker.types.errors import ConfigurationError
+
+# --- The language, a second time: by trying everything ---------------------------------------------------------------
+
+
+def spellings(pattern: str) -> Iterator[str]:
+    """The pattern with each of its outermost braces replaced by each of its choices."""
+    depth, start, choices = 0, -1, list[str]()
+    at = piece = 0
+    while at < len(pattern):
+        match pattern[at]:
+            case "\\":
+                at += 1
+            case "[" if depth == 0:
+                at = pattern.index("]", at)
+            case "{":
+                depth += 1
+                if depth == 1:
+                    start, piece = at, at + 1
+            case "," if depth == 1:
+                choices.append(pattern[piece:at])
+                piece = at + 1
+            case "}":
+                depth -= 1
+                if depth == 0:
+                    choices.append(pattern[piece:at])
+                    for choice in choices:
+                        yield from spellings(pattern[:start] + choice + pattern[at + 1 :])
+                    return
+            case _:
+                pass
+        at += 1
+    yield pattern
+
+
+def fits(pattern: str, name: str) -> bool:
+    """A pattern without braces, by trying every length of every star."""
+    if not pattern:
+        return not name
+    if pattern[0] == "*":
+        return any(fits(pattern[1:], name[taken:]) for taken in range(len(name) + 1))
+    if not name:
+        return False
+    if pattern[0] == "?":
+        return fits(pattern[1:], name[1:])
+    if pattern[0] == "\\":
+        return pattern[1] == name[0] and fits(pattern[2:], name[1:])
+    if pattern[0] == "[":
+        end = pattern.index("]")
+        inside = pattern[1:end]
+        negated = inside.startswith("!")
+        inside = inside[negated:]
+        chars = set[str]()
+        while inside:
+            if len(inside) > 2 and inside[1] == "-":
+                chars |= {chr(code) for code in range(ord(inside[0]), ord(inside[2]) + 1)}
+                inside = inside[3:]
+            else:
+                chars.add(inside[0])
+                inside = inside[1:]
+        return ((name[0] in chars) != negated) and fits(pattern[end + 1 :], name[1:])
+    return pattern[0] == name[0] and fits(pattern[1:], name[1:])
+
+
+LETTERS = "ab:-"
+pieces = st.one_of(
+    st.sampled_from(
+        ["*", "**", "?", "a", "b", ":", "A", "\\a", "\\*", "[ab]", "[!a]", "[a-c]", "[!a-b:]", "[-a]", "[a-]"]
+    )
+)
+
+
+def in_braces(before: str, choices: list[str], after: str) -> str:
+    return f"{before}{{{','.join(choices)}}}{after}"
+
+
+def with_braces(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.builds(in_braces, inner, st.lists(inner, min_size=1, max_size=3).filter(any), inner)
+
+
+sequences = st.recursive(st.lists(pieces, max_size=4).map("".join), with_braces, max_leaves=6).filter(bool)
+
+
+@given(sequences, st.text(LETTERS + "Ac*\n", max_size=6))
+def test_a_pattern_fits_what_trying_everything_finds(pattern: str, name: str) -> None:
+    spelled = list(spellings(pattern))
+    if not any(spelled):
+        with pytest.raises(ConfigurationError):
+            compile_glob(pattern)
+        return
+    assert compile_glob(pattern).matches(name) == any(fits(each, name) for each in spelled)
+
+
+@given(
+    st.lists(st.sampled_from(["*", "*a", "*b", "?", "[!a]", "a", "b"]), min_size=1, max_size=7),
+    st.text("ab", max_size=8),
+)
+def test_many_stars_fit_what_trying_everything_finds(pattern: list[str], name: str) -> None:
+    assert compile_glob("".join(pattern)).matches(name) == fits("".join(pattern), name)
+
+
+@given(sequences.filter(lambda pattern: any(spellings(pattern))), st.text(LETTERS, max_size=6))
+def test_a_name_that_fits_begins_with_the_literal_prefix(pattern: str, name: str) -> None:
+    glob = compile_glob(pattern)
+    assert not glob.matches(name) or name.startswith(glob.literal_prefix)
+    assert not glob.exact or glob.matches(glob.literal_prefix)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_pattern_or_a_configuration_error(pattern: str) -> None:
+    with contextlib.suppress(ConfigurationError):
+        assert compile_glob(pattern).matches("orders:get") in {True, False}
+
+
+# --- By example ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "other"),
+    [
+        ("db:*", ["db:", "db:query", "db:admin:drop", "db:a/b"], ["db", "xdb:query", "DB:query", "api:x"]),
+        ("user:*:read", ["user:profile:read", "user::read", "user:a:b:read"], ["user:read", "user:profile:reads"]),
+        ("*", ["a", "a:b/c", "two\nlines"], []),
+        ("orders:{get,list*}", ["orders:get", "orders:list", "orders:listAll"], ["orders:gets", "orders:put"]),
+        ("orders{,:archive}", ["orders", "orders:archive"], ["orders:"]),
+        ("{a,b{c,d}}:x", ["a:x", "bc:x", "bd:x"], ["b:x", "ac:x"]),
+        ("v[0-9]:?", ["v1:a"], ["va:a", "v1:", "v1:ab"]),
+        ("[!x]:get", ["a:get", "é:get"], ["x:get", ":get"]),
+        ("a\\*b", ["a*b"], ["axb", "ab"]),
+        ("a[b-]c", ["abc", "a-c"], ["aac"]),
+        ("users:get", ["users:get"], ["users:get\n", "users:Get", "users:get ", "Users:get", "users:g\u0435t"]),
+        ("*a*b", ["ab", "xaxb", "aab", "abab"], ["ba", "abx"]),
+        ("*a*b*", ["ab", "aba", "abba", "xaxbxax"], ["ba", "bba"]),
+        ("a*ab", ["aab", "axab"], ["ab", "aabx"]),
+    ],
+)
+def test_the_language_by_example(pattern: str, fitting: list[str], other: list[str]) -> None:
+    glob = compile_glob(pattern)
+    assert [name for name in fitting if not glob.matches(name)] == []
+    assert [name for name in other if glob.matches(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("", "empty"),
+        ("!admin:*", "negation"),
+        ("#comment", "comment"),
+        ("a#b", "comment"),
+        ("+(a|b)", "{a,b}"),
+        ("@(a)", "{a,b}"),
+        ("?(a)", "{a,b}"),
+        ("admin:[", "[ without ]"),
+        ("admin:]", "without what opens it"),
+        ("admin:{a,b", "{ without }"),
+        ("a}", "without what opens it"),
+        ("a,b", "without what opens it"),
+        ("[]", "empty brackets"),
+        ("[!]", "empty brackets"),
+        ("[^a]", "[!a]"),
+        ("[z-a]", "wrong way round"),
+        ("{}", "empty braces"),
+        ("{,}", "fits no name"),
+        ("a b", "can't be in a name"),
+        (" a", "can't be in a name"),
+        ("a\n", "can't be in a name"),
+        ("ünter:*", "can't be in a name"),
+        ("a\\", "needs a character"),
+        ("a\\\x00", "needs a character"),
+        ("a" * 1025, "1024"),
+        ("{a,b}" * 13, "too many patterns"),
+        ("{" * 40, "nested too deep"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_with_a_reason(pattern: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        compile_glob(pattern)
+    assert reason in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("pattern", [None, 5, ["a"], b"a"])
+def test_a_pattern_that_is_no_string_is_refused(pattern: object) -> None:
+    with pytest.raises(ConfigurationError, match="a string"):
+        compile_glob(pattern)  # pyright: ignore[reportArgumentType] what untyped code may do
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix", "exact"),
+    [("db:*", "db:", False), ("db:get", "db:get", True), ("db:{a,b}", "db:", False), ("d\\*b:?", "d*b:", False)],
+)
+def test_the_literal_prefix_ends_at_the_first_special_character(pattern: str, prefix: str, exact: bool) -> None:
+    glob = compile_glob(pattern)
+    assert (glob.literal_prefix, glob.exact) == (prefix, exact)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "pattern",
+    ["*a" * 511 + "b", "{a,*aa}" * 6 + "b", "*" + "?" * 500 + "b*", "{" + ",".join(["*a*a*a*a*ab"] * 60) + "}"],
+)
+def test_a_hostile_pattern_and_name_are_done_at_once(pattern: str) -> None:
+    # Backtracking would take longer than the universe has.
+    glob = compile_glob(pattern)
+    assert not any(glob.matches("a" * length) for length in range(200, 256))
+
+
+def test_globs_of_one_pattern_are_equal_and_show_it() -> None:
+    assert compile_glob("a:*") == compile_glob("a:*") != compile_glob("a:?")
+    assert str(compile_glob("a:*")) == "a:*"

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave_broker.broker.tools.names import check_name, is_name, nearest
+from enclave_broker.types.errors import ConfigurationError
+
+GOOD = ["a", "A", "0", "_", "users:get", "orders:get-by-id", "a.b/c@d-e_f:9", "__proto__", "x" * 256]
+BAD = [
+    "",
+    " ",
+    "-a",
+    ":a",
+    ".a",
+    "@a",
+    "/a",
+    "a b",
+    "a\n",
+    "\na",
+    "a\x00",
+    "a\t",
+    "a*",
+    "a?",
+    "a[b]",
+    "a{b}",
+    "a\\b",
+    "a!",
+    "a#",
+    "ä",
+    "\uff50ublic:x",
+    "users:g\u0435t",
+    "a\u200b",
+    "\ud800",
+    "a\ud800",
+    "x" * 257,
+]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_name_of_the_grammar_is_taken(name: str) -> None:
+    assert is_name(name)
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
+    assert not is_name(name)
+    with pytest.raises(ConfigurationError, match="can't be a tool's name"):
+        check_name(name)
+
+
+def test_the_reserved_namespace_is_refused_for_tools_only() -> None:
+    assert is_name("tools:x")
+    with pytest.raises(ConfigurationError, match="reserved"):
+        check_name("tools:x")
+    check_name("toolsx")
+
+
+@pytest.mark.parametrize("name", [None, 5, b"a", ["a"]])
+def test_a_name_that_is_no_string_is_refused(name: object) -> None:
+    with pytest.raises(ConfigurationError, match="a string"):
+        check_name(name)  # pyright: ignore[reportArgumentType] what untyped code may do
+
+
+@given(st.text(max_size=6))
+def test_the_grammar_takes_ascii_only(name: str) -> None:
+    allowed = all(c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-" for c in name)
+    assert is_name(name) == (allowed and name[:1] not in {"", ".", ":", "/", "@", "-"})
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("orders.search", "orders:search"),
+        ("ordersSearch", "orders:search"),
+        ("Orders:Search", "orders:search"),
+        ("orders:serach", "orders:search"),
+        ("notes:ad", "notes:add"),
+        ("customer:list", "customers:list"),
+    ],
+)
+def test_the_nearest_name_is_the_one_that_was_meant(name: str, first: str) -> None:
+    assert nearest(name, ["orders:search", "orders:get", "customers:list", "notes:add"])[0] == first
+
+
+def test_nothing_is_near_what_resembles_nothing() -> None:
+    assert nearest("weather", ["orders:search", "notes:add"]) == []
+    assert nearest("x", []) == []
+
+
+@given(st.text(max_size=40), st.lists(st.from_regex(re.compile(r"[a-z]{1,5}:[a-z]{1,5}", re.ASCII), fullmatch=True)))
+def test_nearest_names_are_at_most_three_of_those_given(name: str, names: list[str]) -> None:
+    found = nearest(name, names)
+    assert len(found) <= 3
+    assert set(found) <= set(names)
+
+
+@pytest.mark.timeout(10)
+def test_a_huge_name_is_looked_up_at_once() -> None:
+    names = [f"namespace{i}:tool{i}" for i in range(5_000)]
+    for _ in range(20):
+        assert nearest("x" * 1_000_000, names) == []
+        nearest("namespace:tool" * 18, names)
