@@ -1,0 +1,1 @@
+"""The host side: the broker, its sessions, calls, tools and stores."""

@@ -1,0 +1,373 @@
+"""The broker: builds everything once, starts and ends it, and is the façade that hosts use.
+
+Owns the life of runtime, calls and sessions and the loop they belong to. What a session does is sessions/'s, what
+stands before a handler is calls/'s, where engines run is runtime/'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from enclave_broker.broker.calls.chain import compose
+from enclave_broker.broker.calls.runner import CallRunner
+from enclave_broker.broker.loop_thread import LoopThread
+from enclave_broker.broker.observers import EventCallback, Observers
+from enclave_broker.broker.result_types import typed
+from enclave_broker.broker.sessions.host import Host, Sources, hand_over
+from enclave_broker.broker.sessions.manager import SessionManager
+from enclave_broker.broker.sessions.session import Session
+from enclave_broker.broker.tools.catalog import Catalog
+from enclave_broker.broker.tools.globs import Glob, compile_glob
+from enclave_broker.broker.tools.threads import HandlerThreads
+from enclave_broker.broker.tools.tool import Tool, tool_from_function
+from enclave_broker.broker.wheel import Wheel
+from enclave_broker.runtime.pool import ProcessPool
+from enclave_broker.runtime.runtime import Runtime
+from enclave_broker.types.calls import Effect, ToolCall
+from enclave_broker.types.errors import ClosedError, ConfigurationError
+from enclave_broker.types.limits import SessionLimits
+from enclave_broker.types.principal import ANONYMOUS, Principal
+from enclave_broker.types.results import ExecutionResult
+
+__all__ = ["Broker", "create_session"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+DRAIN_SECONDS = 5.0
+"""How long leaving `async with broker` waits for what still runs."""
+
+
+class _Running:
+    """What exists between start and end, all of one loop."""
+
+    __slots__ = ("host", "observers", "runner", "runtime", "wheel")
+
+    def __init__(self, host: Host, runtime: Runtime, observers: Observers) -> None:
+        self.host = host
+        self.runtime = runtime
+        self.runner = host.runner
+        self.wheel = host.wheel
+        self.observers = observers
+
+
+class Broker:
+    """Runs scripts in the sandbox and routes each tool call they make through one chain to a Python function.
+
+    Making one reads no file and no environment and starts nothing. It starts on `async with`, or on the first await,
+    and ends with `aclose()`. It belongs to the loop that started it: from another loop or thread `execute` is handed
+    over while that loop runs; after that the broker starts anew. On Linux a sandbox that can't be built completely is a
+    ConfigurationError at the start, unless `weak_sandbox`. `runtimes` replaces the worker processes (one, for now).
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: Mapping[str, Callable[..., Any] | Tool] | None = None,
+        sessions: SessionManager | None = None,
+        limits: SessionLimits | None = None,
+        weak_sandbox: bool = False,
+        runtimes: Sequence[Runtime] = (),
+        sources: Sources | None = None,
+    ) -> None:
+        if len(runtimes) > 1:
+            raise ConfigurationError("more than one runtime is not supported yet")
+        self._catalog = Catalog()
+        for name, handler in (tools or {}).items():
+            self._catalog.add(handler if isinstance(handler, Tool) else tool_from_function(handler, name=name))
+        self.sessions = sessions or SessionManager()
+        self._limits = limits or SessionLimits()
+        self._weak = weak_sandbox
+        self._runtimes = tuple(runtimes)
+        self._sources = sources or Sources()
+        self._threads = HandlerThreads()
+        self._callbacks: list[EventCallback] = []
+        self._running: _Running | None = None
+        self._starting: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._thread: LoopThread | None = None
+
+    # -- tools -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def tool(self, function: F, /) -> F: ...
+    @overload
+    def tool(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        effect: Effect = "write",
+        timeout: float | timedelta | None = None,
+        description: str | None = None,
+        run_in_thread: bool = True,
+    ) -> Callable[[F], F]: ...
+    def tool(self, function: Any = None, /, **options: Any) -> Any:
+        """Register a function as a tool, under its own name or the one given; returns the function unchanged.
+
+        Its typed parameters are the arguments (one named `args` is the whole object, one annotated `ToolContext` gets
+        the context). `async def` runs in the loop, `def` in a thread. Raises ConfigurationError for a name that is
+        taken or no name, and for a signature that can't be a tool's.
+        """
+        if callable(function):
+            self._catalog.add(tool_from_function(function, warn_without_result_type=True))
+            return function
+
+        def register(target: F) -> F:
+            self._catalog.add(tool_from_function(target, name=function, warn_without_result_type=True, **options))
+            return target
+
+        return register
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The registered tools, by name."""
+        return sorted(self._catalog, key=lambda tool: tool.name)
+
+    def on_event(self, callback: EventCallback) -> EventCallback:
+        """Call it, a function or an async function, with every event of every session, in each session's order.
+
+        What it raises is logged and harms nothing.
+        """
+        self._callbacks.append(callback)
+        return callback
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._closed = False
+        await self._ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end(drain=DRAIN_SECONDS if error is None else 0.0)
+
+    async def aclose(self) -> None:
+        """End everything: what runs gets SHUTTING_DOWN as its final. Idempotent; `async with` may start it again."""
+        self._closed = True
+        owner = self._owner()
+        if owner is not None:
+            await hand_over(owner, lambda: self._end(drain=0.0))
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.to_thread(thread.stop)
+
+    async def _end(self, *, drain: float) -> None:
+        running, self._running, self._loop = self._running, None, None
+        if running is not None:
+            await self.sessions.aclose(drain=drain)
+            await running.runner.aclose()
+            await running.observers.aclose()
+            await running.runtime.aclose()
+            running.wheel.close()
+
+    def _owner(self) -> asyncio.AbstractEventLoop | None:
+        """The running loop that the broker belongs to, if there is one."""
+        loop = self._loop
+        if loop is not None and not loop.is_running():
+            # That loop is over, and with it everything that hung on it: the workers end as their channels close.
+            self._running = self._loop = self._starting = None
+            return None
+        return loop
+
+    async def _ready(self) -> _Running:
+        """Start, once, in this loop."""
+        if self._running is not None:
+            return self._running
+        if self._closed:
+            raise ClosedError("the broker is closed; `async with broker` starts it again")
+        if self._starting is None:
+            self._loop = asyncio.get_running_loop()
+            self._starting = asyncio.ensure_future(self._start())
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        finally:
+            if starting.done() and self._starting is starting:
+                self._starting = None
+        if self._running is None:
+            raise ClosedError("the broker was closed while it started")
+        return self._running
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        runtime: Runtime = self._runtimes[0] if self._runtimes else ProcessPool(weak_sandbox=self._weak)
+        try:
+            await runtime.start()
+        except BaseException:
+            self._loop = None
+            await runtime.aclose()
+            raise
+        wheel = Wheel(loop)
+        runner = CallRunner(compose(self._catalog, wheel, self._threads))
+        host = Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner, sources=self._sources)
+        self.sessions.attach(host)
+        self._running = _Running(host, runtime, Observers())
+
+    async def _here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        owner = self._owner()
+        if owner is None or owner is asyncio.get_running_loop():
+            return await make()
+        return await hand_over(owner, make)
+
+    # -- running code ----------------------------------------------------------------------------------------------
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        language: str = "javascript",
+        allowed_tools: Sequence[str] | None = None,
+        principal: Principal | None = None,
+        timeout: float | timedelta | None = None,
+        deadline: float | timedelta | None = None,
+        max_tool_calls: int | None = None,
+        limits: SessionLimits | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        result_type: Any = Any,
+        on_event: EventCallback | None = None,
+    ) -> ExecutionResult[Any]:
+        """Run code in a session of its own and wait for its end.
+
+        A script that fails is a result, never an exception. `allowed_tools` are exact names and globs, None is every
+        tool. `result_type` is what the value has to be (anything pydantic validates); a value that isn't is a failed
+        result with VALIDATION_ERROR. `on_event` gets every event before this returns. Cancelling this ends the run.
+        Raises ConfigurationError for wrong options, OverloadedError when there is no room, ClosedError after `aclose`.
+        """
+        check = typed(result_type)
+
+        async def run() -> ExecutionResult[Any]:
+            session = await self._open(
+                allowed_tools,
+                principal,
+                _merge(limits or self._limits, timeout, deadline, max_tool_calls),
+                metadata,
+                None,
+            )
+            try:
+                execution = session.begin(code, language)
+                watching = None
+                if on_event is not None and self._running is not None:
+                    watching = self._running.observers.watch(session.events(), on_event)
+                result = await session.result_of(execution)
+                if watching is not None:
+                    await watching
+                return check(result)
+            finally:
+                session.close("SESSION_CANCELLED", "whoever waited for the result went away", status="cancelled")
+                self.sessions.forget(session)
+
+        return await self._here(run)
+
+    def execute_sync(self, code: str, **options: Any) -> ExecutionResult[Any]:
+        """`execute` for code without a loop, with the same options; beside a running loop (Jupyter) it works, too.
+
+        The broker then lives in a thread of its own, and `async def` handlers run there. Raises RuntimeError when
+        called in the very loop that the broker belongs to: there it could only wait for itself.
+        """
+        owner = self._owner()
+        if owner is not None:
+            try:
+                inside = asyncio.get_running_loop() is owner
+            except RuntimeError:
+                inside = False
+            if inside:
+                raise RuntimeError("the broker runs in this event loop: use `await broker.execute(...)`")
+            future = asyncio.run_coroutine_threadsafe(self.execute(code, **options), owner)
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
+        if self._thread is None:
+            self._thread = LoopThread()
+            atexit.register(self._at_exit)
+        return self._thread.submit(self.execute(code, **options))
+
+    def _at_exit(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is thread.loop:
+            thread.submit(self._end(drain=0.0))
+            thread.stop()
+
+    async def create_session(
+        self,
+        *,
+        allowed_tools: Sequence[str] | None = None,
+        timeout: float | timedelta | None = None,
+        deadline: float | timedelta | None = None,
+        max_tool_calls: int | None = None,
+        principal: Principal | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limits: SessionLimits | None = None,
+        session_id: str | None = None,
+    ) -> Session:
+        """A session without code yet: `session.execute(code)` runs some. Options are `execute`'s.
+
+        `user_id` is short for a principal with that subject. Raises ConfigurationError, OverloadedError,
+        SessionExistsError for a `session_id` that is taken.
+        """
+        if user_id is not None:
+            if principal is not None:
+                raise ConfigurationError("principal and user_id say the same thing: give one of them")
+            principal = Principal(user_id)
+        merged = _merge(limits or self._limits, timeout, deadline, max_tool_calls)
+        return await self._here(lambda: self._open(allowed_tools, principal, merged, metadata, session_id))
+
+    async def _open(
+        self,
+        allowed_tools: Sequence[str] | None,
+        principal: Principal | None,
+        limits: SessionLimits,
+        metadata: Mapping[str, Any] | None,
+        session_id: str | None,
+    ) -> Session:
+        running = self._running or await self._ready()
+        session = self.sessions.open(
+            principal=principal or ANONYMOUS,
+            limits=limits,
+            allowed=_globs(allowed_tools),
+            metadata=metadata or {},
+            session_id=session_id,
+        )
+        for callback in self._callbacks:
+            running.observers.watch(session.all_events(), callback)
+        return session
+
+    async def execute_tool_call(self, session_id: str, call: ToolCall | Mapping[str, Any]) -> Any:
+        """A tool call without a script, or one that a script has made: the whole chain, once per call id.
+
+        Returns the value as JSON. Raises ToolError with the wire's code, SessionNotFoundError, SessionClosedError.
+        """
+
+        async def run() -> Any:
+            await self._ready()
+            return await self.sessions.find_open(session_id).call(call)
+
+        return await self._here(run)
+
+
+async def create_session(broker: Broker, **options: Any) -> Session:
+    """The same as `broker.create_session(...)`."""
+    return await broker.create_session(**options)
+
+
+def _merge(limits: SessionLimits, timeout: Any, deadline: Any, max_tool_calls: int | None) -> SessionLimits:
+    return limits.override(timeout=timeout, deadline=deadline, max_tool_calls=max_tool_calls)
+
+
+def _globs(patterns: Sequence[str] | None) -> tuple[Glob, ...] | None:
+    if patterns is None:
+        return None
+    if isinstance(patterns, str):
+        raise ConfigurationError(f"allowed_tools is a list of names and globs: [{patterns!r}]")
+    return tuple(compile_glob(pattern) for pattern in patterns)

@@ -1,0 +1,179 @@
+"""One tool call on its way: who asks, what for, how far it is. One handler run whoever asks, one outcome.
+
+Made by a session for what its script asks, or by the host through `execute_tool_call`. calls/chain.py drives it;
+calls/runner.py owns its task and its clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
+
+from enclave_broker.broker.tools.context import LogLine, Progress
+from enclave_broker.broker.tools.tool import Tool
+from enclave_broker.types.calls import ToolCall
+from enclave_broker.types.limits import SessionLimits
+from enclave_broker.types.principal import Principal
+from enclave_broker.types.results import ScriptError
+
+if TYPE_CHECKING:
+    from enclave_broker.broker.wheel import Alarm
+
+__all__ = ["Call", "CallState", "Caller", "Outcome"]
+
+
+class CallState(IntEnum):
+    """In this order only; SETTLED from any."""
+
+    REQUESTED = 0
+    RUNNING = 1
+    """In the chain."""
+    STARTED = 2
+    """Its handler has begun."""
+    SETTLED = 3
+
+
+class Outcome(NamedTuple):
+    """What the caller gets: JSON text, or an error. `rule` names what refused it, if something did."""
+
+    value: bytes = b"null"
+    error: ScriptError | None = None
+    rule: str | None = None
+
+
+class Caller(Protocol):
+    """The session, as a call sees it."""
+
+    id: str
+    limits: SessionLimits
+    principal: Principal
+    metadata: dict[str, Any]
+
+    def allows(self, name: str) -> bool:
+        """Whether the session's allow-list has the name."""
+        ...
+
+    def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
+        """Record that the handler is about to run; it may run only when what this returns is done."""
+        ...
+
+    def settled(self, call: Call, outcome: Outcome) -> None:
+        """The call has its outcome. Called once."""
+        ...
+
+    def told(self, call: Call, item: Progress | LogLine) -> None:
+        """The handler says how far it is, or writes a line for the session's readers."""
+        ...
+
+
+class Call:
+    """See the module. `engine_id` is 0 for a call that the host made."""
+
+    __slots__ = (
+        "alarm",
+        "args",
+        "args_json",
+        "asked_at",
+        "attempt",
+        "caller",
+        "deadline",
+        "engine_id",
+        "id",
+        "name",
+        "outcome",
+        "progressed_at",
+        "result",
+        "state",
+        "step",
+        "task",
+        "tool",
+        "validated",
+        "waiters",
+    )
+
+    def __init__(
+        self, caller: Caller, id: str, engine_id: int, name: str, args: dict[str, Any], args_json: bytes
+    ) -> None:
+        self.caller = caller
+        self.id = id
+        self.engine_id = engine_id
+        self.name = name
+        self.args = args
+        self.args_json = args_json
+        self.asked_at = 0.0
+        self.state = CallState.REQUESTED
+        self.step = ""
+        """The chain's step that it is in."""
+        self.attempt = 0
+        self.tool: Tool | None = None
+        self.validated: Any = None
+        self.result = b""
+        self.outcome: Outcome | None = None
+        self.deadline = 0.0
+        self.progressed_at = 0.0
+        self.alarm: Alarm | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
+
+    def settle(self, outcome: Outcome) -> bool:
+        """Give the call its outcome; False if it has one. The first counts."""
+        if self.state is CallState.SETTLED:
+            return False
+        self.state = CallState.SETTLED
+        self.outcome = outcome
+        self.drop_alarm()
+        self.caller.settled(self, outcome)
+        self._wake()
+        return True
+
+    def cancel(self) -> None:
+        """The session is over: the handler gets CancelledError, and there will be no outcome."""
+        self.state = CallState.SETTLED
+        self.drop_alarm()
+        if self.task is not None:
+            self.task.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def drop_alarm(self) -> None:
+        """It rings no more."""
+        alarm, self.alarm = self.alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Done when the call has its outcome or gets none; cancelling it leaves the call alone."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.state is CallState.SETTLED:
+            future.set_result(None)
+        elif self.waiters is None:
+            self.waiters = [future]
+        else:
+            self.waiters.append(future)
+        return future
+
+    def public(self) -> ToolCall:
+        """As listeners, middleware and hooks see it."""
+        return ToolCall(
+            id=self.id,
+            name=self.name,
+            args=self.args,
+            session_id=self.caller.id,
+            principal=self.caller.principal,
+            effect=self.tool.effect if self.tool is not None else "write",
+            attempt=self.attempt,
+        )
+
+
+def encode_args(args: dict[str, Any]) -> bytes:
+    """The one JSON text of a call's arguments: what is hashed is what is validated and what is shown."""
+    return msgspec.json.encode(args)

@@ -1,0 +1,93 @@
+"""The innermost part of the chain: record the start, run the handler within its time, bound its result.
+
+Audit before effect: the record that a handler starts is durable before it does. A handler that doesn't end on its
+cancellation is abandoned; its caller has the outcome in time all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from functools import partial
+
+from enclave_broker.broker.calls.call import Call, CallState, Outcome
+from enclave_broker.broker.tools.context import LogLine, Progress, ToolContext
+from enclave_broker.broker.tools.threads import HandlerThreads
+from enclave_broker.broker.wheel import Wheel
+from enclave_broker.types.errors import ToolError, ToolTimeoutError, code_of_handler
+from enclave_broker.types.results import ScriptError
+
+__all__ = ["Handler", "started"]
+
+log = logging.getLogger("enclave_broker.calls")
+
+
+def started(call: Call) -> Awaitable[None] | None:
+    """Record the attempt."""
+    call.attempt += 1
+    call.state = CallState.STARTED
+    return call.caller.started(call, hashlib.sha256(call.args_json).hexdigest())
+
+
+class Handler:
+    """Runs the tool: `tool_timeout` bounds one attempt, `per_tool_deadline` the call."""
+
+    def __init__(self, wheel: Wheel, threads: HandlerThreads) -> None:
+        self._wheel = wheel
+        self._threads = threads
+        self._loop = asyncio.get_running_loop()
+
+    async def __call__(self, call: Call) -> None:
+        tool, limits = call.tool, call.caller.limits
+        assert tool is not None
+        timeout = min(tool.timeout or limits.tool_timeout, limits.per_tool_deadline)
+        deadline = self._loop.time() + timeout
+        call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+        try:
+            result = await tool.invoke(call.validated, _context(call, timeout), self._threads)
+        except ToolError as error:
+            # A handler speaks for itself, never with a code of the broker's.
+            raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error
+        late = self._loop.time() - deadline
+        if late > 0:
+            # The alarm is due and has not rung: nothing else ran meanwhile.
+            log.error(
+                "tool %s blocked the event loop for %.1f s; a function that blocks has to be a `def`",
+                call.name,
+                late + timeout,
+            )
+            raise _timeout(call, timeout)
+        call.result = tool.dump(result, limits.max_tool_result_bytes)
+
+
+def _timeout(call: Call, timeout: float) -> ToolTimeoutError:
+    return ToolTimeoutError(f"tool {call.name!r} did not finish within {timeout:g} s")
+
+
+def _timed_out(call: Call, timeout: float) -> None:
+    error = _timeout(call, timeout)
+    outcome = Outcome(error=ScriptError(code=error.code, message=error.message, name="ToolError"), rule="timeout")
+    if call.settle(outcome) and call.task is not None:
+        call.task.cancel()
+
+
+def _context(call: Call, timeout: float) -> ToolContext:
+    caller = call.caller
+
+    async def sink(item: Progress | LogLine) -> None:
+        caller.told(call, item)
+
+    return ToolContext(
+        session_id=caller.id,
+        call_id=call.id,
+        idempotency_key=call.id,
+        tool_name=call.name,
+        principal=caller.principal,
+        deadline=datetime.fromtimestamp(time.time() + timeout, UTC),
+        metadata=caller.metadata,
+        sink=sink,
+    )

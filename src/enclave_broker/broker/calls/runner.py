@@ -1,0 +1,89 @@
+"""Runs calls: one task a call, its clock, its outcome whatever happens. The owner of every handler's task.
+
+Any exception of a handler becomes an outcome here, SystemExit and KeyboardInterrupt too, so that no tool can end the
+loop. What isn't a ToolError reaches the script as an error id; the log has the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Any
+
+import msgspec
+
+from enclave_broker.broker.calls.call import Call, CallState, Outcome
+from enclave_broker.broker.calls.chain import Chain
+from enclave_broker.types.errors import ToolError
+from enclave_broker.types.results import ScriptError
+
+__all__ = ["CallRunner"]
+
+log = logging.getLogger("enclave_broker.calls")
+
+MAX_MESSAGE_CHARACTERS = 10_000
+MAX_DETAILS_BYTES = 1 << 16
+CLOSE_SECONDS = 1.0
+"""How long closing waits for handlers that were cancelled."""
+
+
+class CallRunner:
+    """The calls under way of one broker."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, call: Call) -> None:
+        """Run the call; its caller hears of the outcome."""
+        call.task = task = self._loop.create_task(self._run(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await self._chain.run(call)
+            outcome = Outcome(call.result)
+        except asyncio.CancelledError:
+            if call.state is not CallState.SETTLED:
+                call.settle(
+                    Outcome(error=ScriptError(code="EXECUTION_ERROR", message=f"tool {call.name!r} was cancelled"))
+                )
+            return
+        except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
+            outcome = Outcome(error=self._explain(call, error), rule=call.step)
+        call.settle(outcome)
+
+    def _explain(self, call: Call, error: BaseException) -> ScriptError:
+        if isinstance(error, ToolError):
+            message = str(error.message)[:MAX_MESSAGE_CHARACTERS]
+            return ScriptError(code=error.code, message=message, name="ToolError", details=_details(call, error))
+        error_id = secrets.token_hex(6)
+        log.error("tool %s failed (error id %s)", call.name, error_id, exc_info=error)
+        message = f"tool {call.name!r} failed (error id {error_id})"
+        return ScriptError(code="EXECUTION_ERROR", message=message, name="ToolError")
+
+    async def aclose(self) -> None:
+        """Cancel what runs and wait a while; handlers that resist are named in the log and left."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, resisting = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            if resisting:
+                log.error("%d tool handlers ignore their cancellation and are left behind", len(resisting))
+
+
+def _details(call: Call, error: ToolError) -> Any:
+    """What a tool adds to its error, if it is JSON and of moderate size."""
+    if error.details is None:
+        return None
+    try:
+        text = msgspec.json.encode(error.details)
+        if len(text) <= MAX_DETAILS_BYTES:
+            return msgspec.json.decode(text)
+        log.warning("tool %s: an error's details of %d bytes are left out", call.name, len(text))
+    except (TypeError, ValueError, RecursionError) as fault:
+        log.warning("tool %s: an error's details are no JSON and left out: %s", call.name, fault)
+    return None

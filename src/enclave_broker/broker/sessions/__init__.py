@@ -1,0 +1,1 @@
+"""Sessions: their executions, states, admission and log."""

@@ -1,0 +1,382 @@
+"""One execution: code into an engine, inputs in, effects out, one final. Callbacks, no task of its own.
+
+Everything the engine makes or gets stands in the session's log before anything else sees it. What a runtime sends is
+untrusted: `stepped` raises ValueError for what no engine makes, before anything has changed. sessions/session.py owns
+the session around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from enclave_broker.broker.calls.call import Call, Outcome
+from enclave_broker.broker.sessions.log import Batch
+from enclave_broker.broker.sessions.verdicts import STUCK, failure_of, script_error, verdict_error
+from enclave_broker.broker.store.records import (
+    CallSettled,
+    Decided,
+    Ended,
+    ExecutionStarted,
+    Printed,
+    StepDone,
+    TimerExpired,
+)
+from enclave_broker.runtime.runtime import Key, Run, StepTaken
+from enclave_broker.types.errors import EnclaveError
+from enclave_broker.types.events import DeadlineExceededEvent, FinalEvent, LogEvent, StdoutEvent, ToolResultAppliedEvent
+from enclave_broker.types.messages import (
+    CallEffect,
+    CallFulfilled,
+    CallRejected,
+    ConsoleEffect,
+    Effect,
+    Failed,
+    Input,
+    Returned,
+    StartMessage,
+    Stuck,
+    TimerCleared,
+    TimerFired,
+    TimerSet,
+    UnhandledRejection,
+    Verdict,
+    decode_effects,
+    encode_inputs,
+    encode_start,
+)
+from enclave_broker.types.results import ExecutionStats, ScriptError
+
+if TYPE_CHECKING:
+    from enclave_broker.broker.sessions.session import Session
+    from enclave_broker.broker.wheel import Alarm
+
+__all__ = ["Execution", "Status"]
+
+Status = Literal["completed", "failed", "cancelled"]
+LEVELS: tuple[Any, ...] = ("info", "info", "debug", "warn", "error")
+MAX_DELAY_MS = float(2**31 - 1)
+"""A longer delay is cut to this, as browsers do; the session ends long before."""
+PRINTED = Printed()
+TIMER_BYTES = 16
+"""What a fired timer weighs in the log."""
+SAME_TIME = 1e-9
+"""Seconds between timers that one step sets for the same time: the loop's heap doesn't keep their order by itself."""
+
+
+class Execution:
+    """One run of code in a session, from its start record to its final."""
+
+    __slots__ = (
+        "_alarms",
+        "_calls_seen",
+        "_cpu_us",
+        "_ended",
+        "_now",
+        "_run",
+        "_session",
+        "_started_at",
+        "_stdout_bytes",
+        "_timers",
+        "_timers_seen",
+        "_undone",
+        "first_index",
+        "over",
+        "settled",
+        "waiters",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._run: Run | None = None
+        self._alarms: list[Alarm] = []
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._calls_seen = self._timers_seen = 0
+        self._undone = 1
+        """Deliveries, the start among them, that the engine has not worked off."""
+        self._cpu_us = self._stdout_bytes = 0
+        self._now = 0.0
+        self._started_at = 0.0
+        self._ended = False
+        self.first_index = 0
+        self.settled: Returned | Failed | None = None
+        self.over = False
+        self.waiters: list[asyncio.Future[None]] = []
+
+    # -- start -----------------------------------------------------------------------------------------------------
+
+    def start(self, code: str, language: str) -> None:
+        """Record the start and hand the code to a runtime; whatever fails, there is a final."""
+        session, limits = self._session, self._session.limits
+        host = session.host
+        self._started_at = host.loop.time()
+        message = StartMessage(
+            code=code,
+            seed=int.from_bytes(host.sources.random(8), "little") or 1,
+            now=self._tick(),
+            max_memory_bytes=limits.max_memory_bytes,
+            max_stdout_bytes=limits.max_stdout_bytes,
+            max_args_bytes=limits.max_tool_args_bytes,
+            max_result_bytes=limits.max_tool_result_bytes,
+            max_calls=limits.max_tool_calls,
+            max_timers=limits.max_timers,
+            cpu_ms=max(1, int(limits.cpu_time * 1000)),
+        )
+        self.first_index = len(session.log.records)
+        batch = session.log.batch()
+        batch.weight = len(code)
+        session.open(
+            batch, ExecutionStarted(language, host.runtime.engines[language], message, limits, session.principal)
+        )
+        if len(code) > limits.max_code_bytes or len(code.encode("utf-8", "replace")) > limits.max_code_bytes:
+            self.decide(
+                "CODE_TOO_LARGE", f"the code is larger than the {limits.max_code_bytes} bytes of max_code_bytes"
+            )
+            return
+        self._alarms.append(host.wheel.after(limits.timeout, self._expire))
+        if limits.deadline is not None:
+            self._alarms.append(host.wheel.after(limits.deadline, self._miss_deadline))
+        try:
+            self._run = host.runtime.run(encode_start(message), Key(language, session.tenant), self)
+        except EnclaveError as error:
+            self.decide(error.code, error.message)
+
+    def _tick(self) -> float:
+        """Milliseconds since the epoch, whole, and never back: what the script's clock shows."""
+        self._now = max(self._now, float(int(self._session.host.sources.now() * 1000)))
+        return self._now
+
+    # -- what the engine does --------------------------------------------------------------------------------------
+
+    def stepped(self, step: StepTaken, /) -> None:
+        if self.over:
+            return
+        effects = decode_effects(step.effects)
+        self._check(effects, step)
+        self._undone -= 1 if step.inputs == 0 else step.inputs
+        self._cpu_us += step.cpu_us
+        self._ended = step.ended
+        if step.verdict:
+            self._cut_off(effects, step.verdict)
+            return
+        batch = self._session.log.batch()
+        calls: list[Call] = []
+        timers: list[tuple[int, float | None]] = []
+        for effect in effects:
+            self._apply(effect, batch, calls, timers)
+        batch.fact(StepDone(step.inputs, step.cpu_us, timers))
+        if self.settled is not None and not calls and self._is_idle():
+            self._finish_settled(batch)
+            return
+        started = [call for call in calls if self._session.admit(call, batch)]
+        self._session.commit(batch)
+        self._set_timers(timers)
+        for call in started:
+            self._session.begin_call(call)
+        if self.settled is not None and not self.over:
+            self._session.drop_queue()
+            if self._is_idle():
+                self._finish_settled(self._session.log.batch())
+
+    def _cut_off(self, effects: list[Effect], verdict: Verdict) -> None:
+        """Of a step that was cut off what it had printed counts; its calls and timers never came to be."""
+        batch = self._session.log.batch()
+        for effect in effects:
+            if isinstance(effect, ConsoleEffect):
+                self._console(effect, batch)
+        error = verdict_error(verdict, self._session.limits)
+        batch.fact(Decided(error))
+        self.finish("failed", msgspec.UNSET, error, batch, closes=True)
+
+    def _check(self, effects: list[Effect], step: StepTaken) -> None:
+        """Numbers of calls and timers are dense, and a script settles once."""
+        calls, timers = self._calls_seen, self._timers_seen
+        settled = self.settled is not None
+        for effect in effects:
+            match effect:
+                case CallEffect(id=id):
+                    calls += 1
+                    if id != calls:
+                        raise ValueError(f"call {id} where {calls} has to come")
+                case TimerSet(id=id):
+                    timers += 1
+                    if id != timers:
+                        raise ValueError(f"timer {id} where {timers} has to come")
+                case Returned() | Failed() | Stuck():
+                    if settled:
+                        raise ValueError("a script settles once")
+                    settled = True
+                case ConsoleEffect(level=level) if not 0 <= level < len(LEVELS):
+                    raise ValueError(f"console level {level}")
+                case _:
+                    pass
+        if step.ended and not settled and not step.verdict:
+            raise ValueError("a run ended before its script has settled")
+        self._calls_seen, self._timers_seen = calls, timers
+
+    def _apply(self, effect: Effect, batch: Batch, calls: list[Call], timers: list[tuple[int, float | None]]) -> None:
+        """Add the effect's records to the step's batch."""
+        match effect:
+            case CallEffect(id, name, args):
+                call = self._session.request(name, args, id, batch)
+                if self.settled is None:
+                    calls.append(call)
+            case ConsoleEffect():
+                self._console(effect, batch)
+            case TimerSet(id, delay_ms):
+                timers.append((id, min(max(delay_ms, 0.0), MAX_DELAY_MS)))
+            case TimerCleared(id):
+                timers.append((id, None))
+            case UnhandledRejection(text):
+                message = f"a promise that nobody awaited was rejected: {text}"
+                batch.event(LogEvent, level="warn", message=message)
+                batch.weight += len(message)
+            case Returned() | Failed():
+                self.settled = effect
+            case Stuck():
+                self.settled = Failed(failure_of("EXECUTION_ERROR", STUCK))
+
+    def _console(self, effect: ConsoleEffect, batch: Batch) -> None:
+        text = effect.text
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        batch.weight += size
+        if effect.level < 2:
+            self._stdout_bytes += size + 1
+            batch.event(StdoutEvent, PRINTED, chunk=text + "\n")
+        else:
+            batch.event(LogEvent, PRINTED, level=LEVELS[effect.level], message=text)
+
+    def lost(self, reason: str, /) -> None:
+        if self.over:
+            return
+        self._ended = True
+        doubt = [f"{call.name} ({call.id})" for call in self._session.running.values()]
+        names = f"; in doubt: {', '.join(doubt)}" if doubt else ""
+        self.decide("RUNTIME_LOST", f"{reason}{names}", closes=True)
+
+    # -- what the engine gets --------------------------------------------------------------------------------------
+
+    def answer(self, call: Call, outcome: Outcome) -> None:
+        """Record a call's outcome and hand it to the script."""
+        now = self._tick()
+        item: Input
+        if outcome.error is None:
+            item = CallFulfilled(call.engine_id, now, msgspec.Raw(outcome.value))
+            size = len(outcome.value)
+        else:
+            error: dict[str, Any] = {"code": outcome.error.code, "message": outcome.error.message}
+            error["name"] = outcome.error.name
+            if outcome.error.details is not None:
+                error["details"] = outcome.error.details
+            raw = msgspec.json.encode(error)
+            item, size = CallRejected(call.engine_id, now, msgspec.Raw(raw)), len(raw)
+        session = self._session
+        batch = session.log.batch()
+        batch.weight = size
+        settled = CallSettled(call.id, item, None, outcome.error, outcome.rule, 0 if outcome.error else size)
+        batch.event(ToolResultAppliedEvent, settled, call_id=call.id)
+        if outcome.error is not None and session.limits.cancel_on_first_error:
+            batch.fact(Decided(outcome.error))
+            self.finish("failed", msgspec.UNSET, outcome.error, batch)
+            return
+        session.commit(batch)
+        if not self.over:
+            self._deliver(item)
+
+    def _deliver(self, item: Input) -> None:
+        self._undone += 1
+        if self._run is not None:
+            self._run.deliver(encode_inputs([item]))
+
+    def _set_timers(self, timers: list[tuple[int, float | None]]) -> None:
+        if self.settled is not None:
+            return  # a script that has settled waits for its calls, not for its timers
+        loop = self._session.host.loop
+        base = loop.time()
+        for order, (id, delay) in enumerate(timers):
+            if delay is not None:
+                self._timers[id] = loop.call_at(base + delay / 1000 + order * SAME_TIME, self._fire, id)
+            elif (handle := self._timers.pop(id, None)) is not None:
+                handle.cancel()
+
+    def _fire(self, id: int) -> None:
+        del self._timers[id]
+        item = TimerFired(id, self._tick())
+        batch = self._session.log.batch()
+        batch.fact(TimerExpired(item))
+        batch.weight = TIMER_BYTES
+        self._session.commit(batch)
+        if not self.over:
+            self._deliver(item)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        """A script that has settled is over when no call that started is under way and each outcome is worked off."""
+        return not self._session.running and self._undone == 0
+
+    def _finish_settled(self, batch: Batch) -> None:
+        if isinstance(self.settled, Returned):
+            self.finish("completed", self.settled.value, None, batch)
+        elif self.settled is not None:
+            self.finish("failed", msgspec.UNSET, script_error(self.settled.error), batch)
+
+    def decide(self, code: str, message: str, *, status: Status = "failed", closes: bool = False) -> None:
+        """End the execution by a verdict from outside the script."""
+        if not self.over:
+            error = ScriptError(code=code, message=message)
+            batch = self._session.log.batch()
+            batch.fact(Decided(error))
+            self.finish(status, msgspec.UNSET, error, batch, closes=closes)
+
+    def finish(
+        self, status: Status, value: Any, error: ScriptError | None, batch: Batch, *, closes: bool = False
+    ) -> None:
+        """The one final: append it, stop what runs, wake whoever waits."""
+        self.over = True
+        session = self._session
+        stats = ExecutionStats(
+            duration=session.host.loop.time() - self._started_at,
+            tool_call_count=session.call_count,
+            stdout_bytes=self._stdout_bytes,
+            cpu_time=self._cpu_us / 1e6,
+        )
+        wire_error = None
+        if error is not None:
+            wire_error = {"message": error.message, "code": error.code}
+            if error.stack is not None:
+                wire_error["stack"] = error.stack
+        ended = Ended(error is None, status, value, error, stats)
+        batch.event(FinalEvent, ended, ok=error is None, result=value, error=wire_error, stats=stats.to_wire())
+        self._drop_timers()
+        for alarm in self._alarms:
+            alarm.cancel()
+        if self._run is not None and not self._ended:
+            self._run.cancel()
+        self._run = None
+        session.finished(status, batch, closes=closes)
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+    def _drop_timers(self) -> None:
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+
+    def _expire(self) -> None:
+        timeout = self._session.limits.timeout
+        self.decide(
+            "SESSION_EXPIRED", f"the script was active for longer than its timeout of {timeout:g} s", closes=True
+        )
+
+    def _miss_deadline(self) -> None:
+        budget = (self._session.limits.deadline or 0.0) * 1000
+        elapsed = (self._session.host.loop.time() - self._started_at) * 1000
+        error = ScriptError(code="DEADLINE_EXCEEDED", message=f"the deadline of {budget / 1000:g} s has passed")
+        batch = self._session.log.batch()
+        batch.event(DeadlineExceededEvent, Decided(error), elapsed_ms=round(elapsed, 3), budget_ms=budget)
+        self.finish("failed", msgspec.UNSET, error, batch, closes=True)

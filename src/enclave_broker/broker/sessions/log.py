@@ -1,0 +1,105 @@
+"""One session's log: append, then publish, then read and follow. It is the whole truth; nothing keeps a second copy.
+
+Sessions append; streams, `events()`, history, results and replay read. In memory a batch is published when it is
+appended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from enclave_broker.broker.store.records import Fact, Record
+from enclave_broker.types.events import Event, FinalEvent
+
+__all__ = ["Batch", "Log"]
+
+
+class Batch:
+    """What is appended together: all of it or none. Numbers its events as the log will, so nothing may come between."""
+
+    __slots__ = ("_session_id", "after", "entries", "last_seq", "weight")
+
+    def __init__(self, session_id: str, seq: int) -> None:
+        self._session_id = session_id
+        self.after = self.last_seq = seq
+        """The `seq` of the event before this batch, and of its last one."""
+        self.entries: list[tuple[Event | None, Fact | None]] = []
+        self.weight = 0
+        """Bytes, about; limits count them."""
+
+    def event(self, kind: type[Event], fact: Fact | None = None, /, **fields: Any) -> None:
+        """Add a public event, with what it is to recovery and history."""
+        self.last_seq += 1
+        self.entries.append((kind(session_id=self._session_id, seq=self.last_seq, **fields), fact))
+
+    def fact(self, fact: Fact) -> None:
+        self.entries.append((None, fact))
+
+
+class Log:
+    """Records of one session, dense by index. Readers are cursors: a slow one costs only itself."""
+
+    __slots__ = ("_followers", "_seq", "closed", "records", "session_id", "size_bytes")
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.records: list[Record] = []
+        self.size_bytes = 0
+        self.closed = False
+        self._seq = 0
+        self._followers: set[asyncio.Future[None]] = set()
+
+    def batch(self) -> Batch:
+        return Batch(self.session_id, self._seq)
+
+    def append(self, at: float, batch: Batch) -> None:
+        """Append all of it. Raises ValueError, and appends nothing, for a batch that something else has overtaken."""
+        if batch.after != self._seq:
+            raise ValueError("another batch was appended after this one was begun")
+        records = self.records
+        for event, fact in batch.entries:
+            records.append(Record(len(records), at, event, fact))
+        self._seq = batch.last_seq
+        self.size_bytes += batch.weight
+        if self._followers:
+            self._wake()
+
+    def close(self) -> None:
+        """No more comes: followers end after what is there."""
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        followers, self._followers = self._followers, set()
+        for future in followers:
+            if not future.done():
+                future.set_result(None)
+
+    async def follow(self, from_index: int = 0) -> AsyncIterator[Record]:
+        """History from `from_index`, then live, until the log is closed. Cancelling is safe at any point."""
+        cursor = from_index
+        while True:
+            while cursor < len(self.records):
+                record = self.records[cursor]
+                cursor += 1
+                yield record
+            if self.closed:
+                return
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._followers.add(future)
+            try:
+                await future
+            finally:
+                self._followers.discard(future)
+
+    async def events(self, from_seq: int = 1, from_index: int = 0) -> AsyncIterator[Event]:
+        """Public events from `from_seq` on, to the first final at or after `from_index`."""
+        async for record in self.follow(from_index):
+            event = record.public
+            if event is None or event.seq < from_seq:
+                continue
+            yield event
+            if isinstance(event, FinalEvent):
+                return

@@ -1,0 +1,1 @@
+"""Where logs are kept: one interface, one module for each store behind it."""
