@@ -1,0 +1,104 @@
+"""What `make demo` shows: a report that calls tools, then hostile scripts, each beside an honest one on one broker.
+
+Ends with 1 if anything comes out otherwise than promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from enclave_broker import Broker, ExecutionResult, SessionLimits
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "orders"))
+broker: Broker = importlib.import_module("app").broker  # the tools of examples/orders/app.py
+
+HONEST = """
+const { orders } = await tools.orders.search({ month: "2025-03", status: "paid", limit: 50 });
+const details = await parallel(orders.slice(0, 5), ({ id }) => tools.orders.get({ id }).catch(() => null));
+return { orders: orders.length, lines: details.filter(Boolean).flatMap(({ lines }) => lines).length };
+"""
+LIMITS = SessionLimits(cpu_time=1.0)  # seconds; 10 is the default, and more than a demo's reader wants to wait
+HOSTILE = {
+    "endless_loop.js": ("an endless loop that catches every error", "CPU_LIMIT"),
+    "memory_bomb.js": ("memory without end", "MEMORY_LIMIT"),
+    "read_file.js": ("every known way to /etc/passwd", "ok"),
+}
+"""Of each script what it tries, and what it has to end with."""
+
+
+def heading(text: str) -> None:
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\n\x1b[1m{text}\x1b[0m" if bold else f"\n{text}", "-" * len(text), sep="\n", flush=True)
+
+
+def show_report() -> list[str]:
+    """The command itself, as somebody would type it; what went wrong."""
+    heading("1. A report: a script, its calls, its output, its value")
+    words = ["run", "examples/orders/report.js", "--app", "examples/orders/app.py", "--verbose"]
+    print("$ enclave-broker", *words, flush=True)
+    done = subprocess.run([sys.executable, "-m", "enclave_broker", *words], cwd=HERE.parent, check=False)
+    return [f"the report ended with exit code {done.returncode}"] if done.returncode else []
+
+
+async def honest_runs(until: asyncio.Future[Any]) -> list[ExecutionResult[Any]]:
+    """Run the honest script, once at least and again and again, until something else is done."""
+    runs = [await broker.execute(HONEST)]
+    while not until.done():
+        runs.append(await broker.execute(HONEST))
+    return runs
+
+
+async def show_hostile(name: str, alone: ExecutionResult[Any]) -> list[str]:
+    """One hostile script beside honest ones; what went wrong."""
+    tries, promised = HOSTILE[name]
+    code = (HERE / "orders" / "hostile" / name).read_text(encoding="utf-8")
+    running = asyncio.ensure_future(broker.execute(code, limits=LIMITS))
+    beside = await honest_runs(running)
+    result = await running
+    ended = result.error.code if result.error else "ok"
+    print(f"\n{name}: {tries}")
+    print(f"  ended with   {ended}{f': {result.error.message}' if result.error else ''}")
+    print(f"  after        {result.stats.duration:.3f} s, {result.stats.cpu_time:.3f} s of CPU time")
+    if result.ok:
+        print(f"  its value    {result.value}")
+    times = [run.stats.duration * 1000 for run in beside]
+    came_out = "each with the same value as alone" if all(run.value == alone.value for run in beside) else "NOT ALIKE"
+    print(f"  beside it    {len(beside)} honest run{'s' if len(beside) > 1 else ''}, {came_out}: {beside[-1].value}")
+    print(f"               {statistics.median(times):.1f} ms (median), {max(times):.1f} ms (slowest)")
+
+    wrong: list[str] = []
+    if ended != promised:
+        wrong.append(f"{name} ended with {ended} instead of {promised}")
+    if result.ok and result.value["open"]:
+        wrong.append(f"{name} found open: {', '.join(result.value['open'])}")
+    if not all(run.ok and run.value == alone.value for run in beside):
+        wrong.append(f"an honest script beside {name} came out otherwise than alone")
+    return wrong
+
+
+async def show_all_hostile() -> list[str]:
+    heading("2. Hostile scripts, each beside an honest one on the same broker")
+    async with broker:
+        alone = (await broker.execute(HONEST)).raise_for_error()
+        alone = (await broker.execute(HONEST)).raise_for_error()  # the first one also opens the database
+        print(f"the honest script alone: {len(alone.calls)} calls, {alone.stats.duration * 1000:.1f} ms, {alone.value}")
+        return [line for name in HOSTILE for line in await show_hostile(name, alone)]
+
+
+def main() -> int:
+    wrong = show_report() + asyncio.run(show_all_hostile())
+    heading("As promised" if not wrong else "NOT as promised")
+    print("\n".join(wrong) or "The report is there, the hostile scripts were stopped, the honest ones went on.")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
