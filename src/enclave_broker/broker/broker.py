@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
+from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -208,7 +211,7 @@ class Broker:
             raise
         wheel = Wheel(loop)
         runner = CallRunner(compose(self._catalog, wheel, self._threads))
-        host = Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner, sources=self._sources)
+        host = Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner)
         self.sessions.attach(host)
         self._running = _Running(host, runtime, Observers())
 
@@ -217,6 +220,20 @@ class Broker:
         if owner is None or owner is asyncio.get_running_loop():
             return await make()
         return await hand_over(owner, make)
+
+    @contextlib.asynccontextmanager
+    async def override(
+        self, *, seed: int | None = None, now: Callable[[], float] | float | None = None
+    ) -> AsyncGenerator[Self]:
+        """For tests: sessions that are opened in here have this randomness and this time (seconds since the epoch)."""
+        before = self._sources
+        random = before.random if seed is None else Random(seed).randbytes  # noqa: S311 fixed on purpose
+        clock = before.now if now is None else now if callable(now) else partial(float, now)
+        self._sources = Sources(now=clock, random=random)
+        try:
+            yield self
+        finally:
+            self._sources = before
 
     # -- running code ----------------------------------------------------------------------------------------------
 
@@ -333,6 +350,7 @@ class Broker:
     ) -> Session:
         running = self._running or await self._ready()
         session = self.sessions.open(
+            sources=self._sources,
             principal=principal or ANONYMOUS,
             limits=limits,
             allowed=_globs(allowed_tools),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Self, TypeVar
 
+import msgspec
+
 from enclave_broker.types.errors import ExecutionError
 
 __all__ = ["CallRecord", "ExecutionResult", "ExecutionStats", "ScriptError"]
@@ -13,8 +15,7 @@ T = TypeVar("T")
 Outcome = Literal["done", "failed", "denied", "waiting", "unknown", "not_run"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptError:
+class ScriptError(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Why a script failed. `line` and `column` count from 1 in the script as sent; `stack` holds only its own lines."""
 
     code: str
@@ -30,8 +31,7 @@ class ScriptError:
         return f"{self.code}: {self.message}{where}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One tool call of an execution. `started` is seconds since the epoch, None if the handler never started;
     `duration` seconds from the request to the outcome; sizes are of the JSON text, in bytes."""
 
@@ -48,8 +48,7 @@ class CallRecord:
     by_host: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionStats:
+class ExecutionStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`duration` in seconds from the start to the final; `cpu_time` the script's own CPU seconds."""
 
     duration: float = 0.0

@@ -46,7 +46,7 @@ def context_of(name: str = "x") -> ToolContext:
 async def call(tool: Tool, args: Any = None, name: str = "x") -> Any:
     """The result as a script would get it."""
     validated = tool.validate(json.dumps({} if args is None else args).encode())
-    result = await tool.invoke(validated, context_of(name), HandlerThreads())
+    result = await tool.invoke(name, validated, context_of(name), HandlerThreads())
     return json.loads(tool.dump(result, 10_000))
 
 

@@ -86,6 +86,7 @@ class Call:
         "name",
         "outcome",
         "progressed_at",
+        "queued",
         "result",
         "state",
         "step",
@@ -108,6 +109,8 @@ class Call:
         self.state = CallState.REQUESTED
         self.step = ""
         """The chain's step that it is in."""
+        self.queued = False
+        """Whether it had to wait for a place."""
         self.attempt = 0
         self.tool: Tool | None = None
         self.validated: Any = None

@@ -48,7 +48,8 @@ class Handler:
         deadline = self._loop.time() + timeout
         call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
         try:
-            result = await tool.invoke(call.validated, _context(call, timeout), self._threads)
+            context = _context(call, timeout) if tool.takes_context else None
+            result = await tool.invoke(call.name, call.validated, context, self._threads)
         except ToolError as error:
             # A handler speaks for itself, never with a code of the broker's.
             raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error

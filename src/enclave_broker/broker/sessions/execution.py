@@ -114,7 +114,7 @@ class Execution:
         self._started_at = host.loop.time()
         message = StartMessage(
             code=code,
-            seed=int.from_bytes(host.sources.random(8), "little") or 1,
+            seed=int.from_bytes(session.sources.random(8), "little") or 1,
             now=self._tick(),
             max_memory_bytes=limits.max_memory_bytes,
             max_stdout_bytes=limits.max_stdout_bytes,
@@ -145,7 +145,7 @@ class Execution:
 
     def _tick(self) -> float:
         """Milliseconds since the epoch, whole, and never back: what the script's clock shows."""
-        self._now = max(self._now, float(int(self._session.host.sources.now() * 1000)))
+        self._now = max(self._now, float(int(self._session.sources.now() * 1000)))
         return self._now
 
     # -- what the engine does --------------------------------------------------------------------------------------

@@ -18,13 +18,37 @@ __all__ = ["Host", "Sources", "hand_over"]
 T = TypeVar("T")
 
 
+class SystemRandom:
+    """The system's randomness, taken in larger pieces: one system call costs as much as a whole call id."""
+
+    PIECE_BYTES = 4096
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._bytes, self._used = b"", 0
+
+    def __call__(self, count: int) -> bytes:
+        start, self._used = self._used, self._used + count
+        if self._used > len(self._bytes):
+            self._bytes, start, self._used = os.urandom(max(self.PIECE_BYTES, count)), 0, count
+        return self._bytes[start : self._used]
+
+
+_system_random = SystemRandom()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where time and chance come from, so that a test can fix both."""
 
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""
-    random: Callable[[int], bytes] = os.urandom
+    random: Callable[[int], bytes] = _system_random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +59,6 @@ class Host:
     wheel: Wheel
     runtime: Runtime
     runner: CallRunner
-    sources: Sources
 
     async def here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await what `make` makes in the broker's loop, from whichever loop this is."""

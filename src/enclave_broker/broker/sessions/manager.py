@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from enclave_broker.broker.sessions.host import Host
+from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import (
@@ -57,6 +57,7 @@ class SessionManager:
     def open(
         self,
         *,
+        sources: Sources,
         principal: Principal,
         limits: SessionLimits,
         allowed: tuple[Glob, ...] | None,
@@ -75,10 +76,12 @@ class SessionManager:
             raise OverloadedError(
                 f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
             )
-        id = check_session_id(session_id) if session_id is not None else new_session_id(host.sources.random)
+        id = check_session_id(session_id) if session_id is not None else new_session_id(sources.random)
         if id in self._sessions:
             raise SessionExistsError(f"session {id} exists already")
-        session = Session(host, id, principal=principal, limits=limits, allowed=allowed, metadata=metadata)
+        session = Session(
+            host, id, sources=sources, principal=principal, limits=limits, allowed=allowed, metadata=metadata
+        )
         self._sessions[id] = session
         if self._sweep_timer is None:
             self._sweep_timer = host.loop.call_later(self._interval, self._sweep)

@@ -17,7 +17,7 @@ import msgspec
 from enclave_broker.broker.calls.call import Call, CallState, Outcome, encode_args
 from enclave_broker.broker.sessions.execution import Execution, Status
 from enclave_broker.broker.sessions.history import call_records, execution_result, settled_call, value_of
-from enclave_broker.broker.sessions.host import Host
+from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Batch, Log
 from enclave_broker.broker.sessions.machine import FINISHED, State, check
 from enclave_broker.broker.store.records import CallRequested, CallSettled, ExecutionStarted, HandlerStarted
@@ -55,12 +55,14 @@ class Session:
         host: Host,
         id: str,
         *,
+        sources: Sources,
         principal: Principal,
         limits: SessionLimits,
         allowed: tuple[Glob, ...] | None,
         metadata: Mapping[str, Any],
     ) -> None:
         self.host = host
+        self.sources = sources
         self.id = id
         self.principal = principal
         self.limits = limits
@@ -69,7 +71,7 @@ class Session:
         self.running: dict[str, Call] = {}
         """The script's calls that have a place, by id."""
         self.call_count = 0
-        self._created = host.sources.now()
+        self._created = sources.now()
         self._allowed = allowed
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}
@@ -188,7 +190,7 @@ class Session:
 
     def commit(self, batch: Batch) -> None:
         """Append; a log that is too large ends the execution."""
-        self.log.append(self.host.sources.now(), batch)
+        self.log.append(self.sources.now(), batch)
         if self.log.size_bytes > self.limits.max_log_bytes and self._execution is not None:
             self._execution.decide(
                 "LOG_LIMIT",
@@ -203,11 +205,11 @@ class Session:
         else:
             expires = self.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
-        self.log.append(self.host.sources.now(), batch)
+        self.log.append(self.sources.now(), batch)
 
     def finished(self, status: Status, batch: Batch, *, closes: bool) -> None:
         """The execution's last batch. Its calls are over, too."""
-        self.log.append(self.host.sources.now(), batch)
+        self.log.append(self.sources.now(), batch)
         self.drop_queue()
         running, self.running = self.running, {}
         self._drop(running.values())
@@ -222,7 +224,7 @@ class Session:
     def request(self, name: str, args: dict[str, Any], engine_id: int, batch: Batch, call_id: str = "") -> Call:
         """A new call and its record in `batch`."""
         args_json = encode_args(args)
-        call = Call(self, call_id or new_call_id(self.host.sources.random), engine_id, name, args, args_json)
+        call = Call(self, call_id or new_call_id(self.sources.random), engine_id, name, args, args_json)
         call.asked_at = self.host.loop.time()
         self._calls[call.id] = call
         self.call_count += 1
@@ -234,10 +236,12 @@ class Session:
     def admit(self, call: Call, batch: Batch) -> bool:
         """Whether the call has one of the `max_concurrent_calls` places; else it waits for one, in order."""
         if len(self.running) >= self.limits.max_concurrent_calls:
+            call.queued = True
             self._queue.append(call)
             return False
         self.running[call.id] = call
-        batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=self._elapsed(call))
+        waited = self._elapsed(call) if call.queued else 0.0
+        batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=waited)
         return True
 
     def begin_call(self, call: Call) -> None:

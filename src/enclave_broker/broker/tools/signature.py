@@ -47,11 +47,11 @@ class Signature:
     returns: Any
     has_result_type: bool
 
-    def call(self, validated: Any, context: ToolContext) -> Any:
+    def call(self, name: str, validated: Any, context: ToolContext | None) -> Any:
         """Call the handler: its result, or what to await."""
         values: dict[str, Any] = {self.whole_name: validated} if self.whole_name else dict(validated)
         if self.name_parameter:
-            values[self.name_parameter] = context.tool_name
+            values[self.name_parameter] = name
         if self.context_parameter:
             values[self.context_parameter] = context
         leading = [values.pop(name) for name in self.positional]

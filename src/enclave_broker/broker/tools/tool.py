@@ -69,6 +69,11 @@ class Tool:
         return self._signature.handler
 
     @property
+    def takes_context(self) -> bool:
+        """Whether the handler asks for a ToolContext."""
+        return bool(self._signature.context_parameter)
+
+    @property
     def is_pattern(self) -> bool:
         """Whether `name` is a router's pattern, and the called name is given to the handler."""
         return bool(self._signature.name_parameter)
@@ -84,8 +89,10 @@ class Tool:
         """Validated arguments as JSON values with defaults filled in: what policy and people judge."""
         return self._arguments.to_json(validated)
 
-    async def invoke(self, validated: Any, context: ToolContext, threads: HandlerThreads) -> Any:
+    async def invoke(self, name: str, validated: Any, context: ToolContext | None, threads: HandlerThreads) -> Any:
         """The handler's result. A `def` handler runs in one of `threads`, unless it was registered to run on the loop.
+
+        `name` is the called name; `context` may be None for a tool that doesn't take one.
 
         Raises what the handler raises. Only a cancellation of the caller is a BaseException here: whatever else of that
         kind a handler raises comes as HandlerAbortedError. Cancelling is safe: an async handler is cancelled, one in a
@@ -94,9 +101,9 @@ class Tool:
         signature = self._signature
         try:
             if signature.is_async or not self.run_in_thread:
-                result = signature.call(validated, context)
+                result = signature.call(name, validated, context)
             else:
-                result = await threads.run(lambda: signature.call(validated, context))
+                result = await threads.run(lambda: signature.call(name, validated, context))
             return await result if inspect.isawaitable(result) else result
         except Exception:
             raise
@@ -104,9 +111,9 @@ class Tool:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            raise HandlerAbortedError(f"{context.tool_name} was cancelled from inside") from error
+            raise HandlerAbortedError(f"{name} was cancelled from inside") from error
         except BaseException as error:
-            raise HandlerAbortedError(f"{context.tool_name} raised {type(error).__name__}") from error
+            raise HandlerAbortedError(f"{name} raised {type(error).__name__}") from error
 
     def dump(self, result: Any, max_bytes: int, *, name: str | None = None) -> bytes:
         """The result as JSON text, for the script and the log; see `dump_result` for how types are written.

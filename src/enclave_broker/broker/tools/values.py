@@ -22,6 +22,7 @@ __all__ = ["InvalidResultError", "check_size", "dump_result"]
 _MAX_DEPTH = 200  # both pydantic and the engine read 200 levels of JSON
 _WORTH_COUNTING = 1_000  # values below which looking at each is quicker
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_PLAIN = frozenset({bool, float, type(None)})  # always short, always writable
 _SMALL_BITS = 64
 _MAX_BITS = 1_023  # what a script's number can hold is just above 2**1023; beyond it is Infinity
 
@@ -41,7 +42,8 @@ def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_nam
     Raises ToolResultTooLargeError beyond `max_bytes` (of all that the result holds, what a model excludes too), and
     InvalidResultError.
     """
-    check_size(result, max_bytes, tool_name)
+    if type(result) not in _PLAIN:
+        check_size(result, max_bytes, tool_name)
     try:
         text = adapter.dump_json(result, by_alias=True, warnings="error")
         if (b"NaN" in text or b"Infinity" in text) and not _is_json(text):  # a model's own configuration may allow them
