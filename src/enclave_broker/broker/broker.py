@@ -85,7 +85,8 @@ class Broker:
             self._catalog.add(handler if isinstance(handler, Tool) else tool_from_function(handler, name=name))
         self.sessions = sessions or SessionManager()
         self._limits = limits or SessionLimits()
-        self._weak = weak_sandbox
+        self.weak_sandbox = weak_sandbox
+        """Whether a start without all required walls is accepted; read at each start."""
         self._runtimes = tuple(runtimes)
         self._sources = sources or Sources()
         self._threads = HandlerThreads()
@@ -202,7 +203,7 @@ class Broker:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        runtime: Runtime = self._runtimes[0] if self._runtimes else ProcessPool(weak_sandbox=self._weak)
+        runtime: Runtime = self._runtimes[0] if self._runtimes else ProcessPool(weak_sandbox=self.weak_sandbox)
         try:
             await runtime.start()
         except BaseException:
@@ -225,7 +226,7 @@ class Broker:
     async def override(
         self, *, seed: int | None = None, now: Callable[[], float] | float | None = None
     ) -> AsyncGenerator[Self]:
-        """For tests: sessions that are opened in here have this randomness and this time (seconds since the epoch)."""
+        """For tests and demonstrations: sessions that are opened in here have this randomness and this time (seconds since the epoch)."""
         before = self._sources
         random = before.random if seed is None else Random(seed).randbytes  # noqa: S311 fixed on purpose
         clock = before.now if now is None else now if callable(now) else partial(float, now)

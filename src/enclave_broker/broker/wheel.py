@@ -16,20 +16,21 @@ TICK = 0.05
 class Alarm:
     """One time-out. Cancelling it twice, or after it was due, does nothing."""
 
-    __slots__ = ("_slot", "_wheel", "due", "when")
+    __slots__ = ("_slot", "due", "when")
 
-    def __init__(self, wheel: Wheel, when: float, due: Callable[[], None]) -> None:
-        self._wheel = wheel
+    def __init__(self, slot: dict[Alarm, None], when: float, due: Callable[[], None]) -> None:
+        self._slot = slot
         self.when = when
+        """In the loop's time."""
         self.due = due
-        self._slot = wheel.insert(when, self)
+        slot[self] = None
 
     def cancel(self) -> None:
-        self._wheel.remove(self._slot, self)
+        self._slot.pop(self, None)
 
 
 class Wheel:
-    """Alarms by slot. Nothing is held for a cancelled alarm, and no timer runs while there is none."""
+    """Alarms by slot: a cancelled one leaves nothing but its share of a slot. No timer runs while there is no alarm."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tick: float = TICK) -> None:
         self._loop = loop
@@ -39,20 +40,14 @@ class Wheel:
 
     def after(self, seconds: float, due: Callable[[], None]) -> Alarm:
         """Call `due` (which must not raise) in so many seconds of the loop's clock."""
-        return Alarm(self, self._loop.time() + seconds, due)
-
-    def insert(self, when: float, alarm: Alarm) -> int:
-        slot = int(when / self._tick) + 1
-        self._slots.setdefault(slot, {})[alarm] = None
-        if self._timer is None:
-            self._arm(int(self._loop.time() / self._tick))
-        return slot
-
-    def remove(self, slot: int, alarm: Alarm) -> None:
-        if (alarms := self._slots.get(slot)) is not None:
-            alarms.pop(alarm, None)
-            if not alarms:
-                del self._slots[slot]
+        when = self._loop.time() + seconds
+        number = int(when / self._tick) + 1
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+            if self._timer is None:
+                self._arm(int((when - seconds) / self._tick))
+        return Alarm(slot, when, due)
 
     def close(self) -> None:
         """Forget every alarm."""

@@ -31,6 +31,7 @@ __all__ = [
     "UnhandledRejection",
     "Verdict",
     "decode_effects",
+    "encode_input",
     "encode_inputs",
     "encode_start",
     "start_budget",
@@ -173,16 +174,18 @@ def encode_start(message: StartMessage) -> bytes:
 
 def encode_inputs(inputs: list[Input]) -> bytes:
     """The body of a deliver frame: the engine settles the inputs one after the other, each at its own `now`."""
-    parts: list[bytes] = []
-    for item in inputs:
-        match item:
-            case CallFulfilled(id, now, value):
-                parts += (_INPUT.pack(_FULFILLED, id, now, len(raw := bytes(value))), raw)
-            case CallRejected(id, now, error):
-                parts += (_INPUT.pack(_REJECTED, id, now, len(raw := bytes(error))), raw)
-            case TimerFired(id, now):
-                parts.append(_INPUT.pack(_FIRED, id, now, 0))
-    return b"".join(parts)
+    return b"".join([encode_input(item) for item in inputs])
+
+
+def encode_input(item: Input) -> bytes:
+    """One input of a deliver frame's body."""
+    if isinstance(item, CallFulfilled):
+        raw = bytes(item.value)
+        return _INPUT.pack(_FULFILLED, item.id, item.now, len(raw)) + raw
+    if isinstance(item, CallRejected):
+        raw = bytes(item.error)
+        return _INPUT.pack(_REJECTED, item.id, item.now, len(raw)) + raw
+    return _INPUT.pack(_FIRED, item.id, item.now, 0)
 
 
 def decode_effects(body: bytes | memoryview) -> list[Effect]:

@@ -45,15 +45,14 @@ class Handler:
         tool, limits = call.tool, call.caller.limits
         assert tool is not None
         timeout = min(tool.timeout or limits.tool_timeout, limits.per_tool_deadline)
-        deadline = self._loop.time() + timeout
-        call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+        call.alarm = alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
         try:
             context = _context(call, timeout) if tool.takes_context else None
             result = await tool.invoke(call.name, call.validated, context, self._threads)
         except ToolError as error:
             # A handler speaks for itself, never with a code of the broker's.
             raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error
-        late = self._loop.time() - deadline
+        late = self._loop.time() - alarm.when
         if late > 0:
             # The alarm is due and has not rung: nothing else ran meanwhile.
             log.error(

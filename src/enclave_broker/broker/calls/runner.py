@@ -40,9 +40,16 @@ class CallRunner:
         """Run the call; its caller hears of the outcome."""
         call.task = task = self._loop.create_task(self._run(call))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _run(self, call: Call) -> None:
+        try:
+            await self._settle(call)
+        finally:
+            # A done callback would be one more turn of the loop for each call.
+            self._tasks.discard(call.task)  # pyright: ignore[reportArgumentType] this is it
+            call.task = None
+
+    async def _settle(self, call: Call) -> None:
         try:
             await self._chain.run(call)
             outcome = Outcome(call.result)

@@ -44,7 +44,7 @@ from enclave_broker.types.messages import (
     UnhandledRejection,
     Verdict,
     decode_effects,
-    encode_inputs,
+    encode_input,
     encode_start,
 )
 from enclave_broker.types.results import ExecutionStats, ScriptError
@@ -195,48 +195,44 @@ class Execution:
         calls, timers = self._calls_seen, self._timers_seen
         settled = self.settled is not None
         for effect in effects:
-            match effect:
-                case CallEffect(id=id):
-                    calls += 1
-                    if id != calls:
-                        raise ValueError(f"call {id} where {calls} has to come")
-                case TimerSet(id=id):
-                    timers += 1
-                    if id != timers:
-                        raise ValueError(f"timer {id} where {timers} has to come")
-                case Returned() | Failed() | Stuck():
-                    if settled:
-                        raise ValueError("a script settles once")
-                    settled = True
-                case ConsoleEffect(level=level) if not 0 <= level < len(LEVELS):
-                    raise ValueError(f"console level {level}")
-                case _:
-                    pass
+            if isinstance(effect, CallEffect):
+                calls += 1
+                if effect.id != calls:
+                    raise ValueError(f"call {effect.id} where {calls} has to come")
+            elif isinstance(effect, TimerSet):
+                timers += 1
+                if effect.id != timers:
+                    raise ValueError(f"timer {effect.id} where {timers} has to come")
+            elif isinstance(effect, Returned | Failed | Stuck):
+                if settled:
+                    raise ValueError("a script settles once")
+                settled = True
+            elif isinstance(effect, ConsoleEffect) and not 0 <= effect.level < len(LEVELS):
+                raise ValueError(f"console level {effect.level}")
         if step.ended and not settled and not step.verdict:
             raise ValueError("a run ended before its script has settled")
         self._calls_seen, self._timers_seen = calls, timers
 
     def _apply(self, effect: Effect, batch: Batch, calls: list[Call], timers: list[tuple[int, float | None]]) -> None:
         """Add the effect's records to the step's batch."""
-        match effect:
-            case CallEffect(id, name, args):
-                call = self._session.request(name, args, id, batch)
-                if self.settled is None:
-                    calls.append(call)
-            case ConsoleEffect():
-                self._console(effect, batch)
-            case TimerSet(id, delay_ms):
-                timers.append((id, min(max(delay_ms, 0.0), MAX_DELAY_MS)))
-            case TimerCleared(id):
-                timers.append((id, None))
-            case UnhandledRejection(text):
-                message = f"a promise that nobody awaited was rejected: {text}"
-                batch.event(LogEvent, level="warn", message=message)
-                batch.weight += len(message)
-            case Returned() | Failed():
-                self.settled = effect
-            case Stuck():
-                self.settled = Failed(failure_of("EXECUTION_ERROR", STUCK))
+        if isinstance(effect, CallEffect):
+            call = self._session.request(effect.name, effect.args, effect.id, batch)
+            if self.settled is None:
+                calls.append(call)
+        elif isinstance(effect, ConsoleEffect):
+            self._console(effect, batch)
+        elif isinstance(effect, Returned | Failed):
+            self.settled = effect
+        elif isinstance(effect, TimerSet):
+            timers.append((effect.id, min(max(effect.delay_ms, 0.0), MAX_DELAY_MS)))
+        elif isinstance(effect, TimerCleared):
+            timers.append((effect.id, None))
+        elif isinstance(effect, UnhandledRejection):
+            message = f"a promise that nobody awaited was rejected: {effect.text}"
+            batch.event(LogEvent, level="warn", message=message)
+            batch.weight += len(message)
+        else:
+            self.settled = Failed(failure_of("EXECUTION_ERROR", STUCK))
 
     def _console(self, effect: ConsoleEffect, batch: Batch) -> None:
         text = effect.text
@@ -288,7 +284,7 @@ class Execution:
     def _deliver(self, item: Input) -> None:
         self._undone += 1
         if self._run is not None:
-            self._run.deliver(encode_inputs([item]))
+            self._run.deliver(encode_input(item))
 
     def _set_timers(self, timers: list[tuple[int, float | None]]) -> None:
         if self.settled is not None:

@@ -66,17 +66,17 @@ def call_records(records: Sequence[Record]) -> list[CallRecord]:
     drafts: dict[str, _Draft] = {}
     over = False
     for record in records:
-        match record.fact:
-            case CallRequested() as fact:
-                drafts[fact.call_id] = _Draft(fact, record.at)
-            case HandlerStarted() as fact if (draft := drafts.get(fact.call_id)) is not None:
+        fact = record.fact
+        if isinstance(fact, CallRequested):
+            drafts[fact.call_id] = _Draft(fact, record.at)
+        elif isinstance(fact, HandlerStarted):
+            if (draft := drafts.get(fact.call_id)) is not None:
                 draft.started_at = record.at
-            case CallSettled() as fact if (draft := drafts.get(fact.call_id)) is not None:
+        elif isinstance(fact, CallSettled):
+            if (draft := drafts.get(fact.call_id)) is not None:
                 draft.settled, draft.settled_at = fact, record.at
-            case Ended():
-                over = True
-            case _:
-                pass
+        elif isinstance(fact, Ended):
+            over = True
     return [draft.record(over=over) for draft in drafts.values()]
 
 

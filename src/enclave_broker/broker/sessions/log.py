@@ -7,7 +7,7 @@ appended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from enclave_broker.broker.store.records import Fact, Record
@@ -19,10 +19,12 @@ __all__ = ["Batch", "Log"]
 class Batch:
     """What is appended together: all of it or none. Numbers its events as the log will, so nothing may come between."""
 
-    __slots__ = ("_session_id", "after", "entries", "last_seq", "weight")
+    __slots__ = ("_session_id", "after", "at", "entries", "last_seq", "weight")
 
-    def __init__(self, session_id: str, seq: int) -> None:
+    def __init__(self, session_id: str, seq: int, at: float) -> None:
         self._session_id = session_id
+        self.at = at
+        """The time of its records, in seconds since the epoch."""
         self.after = self.last_seq = seq
         """The `seq` of the event before this batch, and of its last one."""
         self.entries: list[tuple[Event | None, Fact | None]] = []
@@ -41,10 +43,11 @@ class Batch:
 class Log:
     """Records of one session, dense by index. Readers are cursors: a slow one costs only itself."""
 
-    __slots__ = ("_followers", "_seq", "closed", "records", "session_id", "size_bytes")
+    __slots__ = ("_followers", "_now", "_seq", "closed", "records", "session_id", "size_bytes")
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, now: Callable[[], float]) -> None:
         self.session_id = session_id
+        self._now = now
         self.records: list[Record] = []
         self.size_bytes = 0
         self.closed = False
@@ -52,15 +55,15 @@ class Log:
         self._followers: set[asyncio.Future[None]] = set()
 
     def batch(self) -> Batch:
-        return Batch(self.session_id, self._seq)
+        return Batch(self.session_id, self._seq, self._now())
 
-    def append(self, at: float, batch: Batch) -> None:
+    def append(self, batch: Batch) -> None:
         """Append all of it. Raises ValueError, and appends nothing, for a batch that something else has overtaken."""
         if batch.after != self._seq:
             raise ValueError("another batch was appended after this one was begun")
         records = self.records
         for event, fact in batch.entries:
-            records.append(Record(len(records), at, event, fact))
+            records.append(Record(len(records), batch.at, event, fact))
         self._seq = batch.last_seq
         self.size_bytes += batch.weight
         if self._followers:

@@ -67,7 +67,7 @@ class Session:
         self.principal = principal
         self.limits = limits
         self.metadata = dict(metadata)
-        self.log = Log(id)
+        self.log = Log(id, sources.now)
         self.running: dict[str, Call] = {}
         """The script's calls that have a place, by id."""
         self.call_count = 0
@@ -190,7 +190,7 @@ class Session:
 
     def commit(self, batch: Batch) -> None:
         """Append; a log that is too large ends the execution."""
-        self.log.append(self.sources.now(), batch)
+        self.log.append(batch)
         if self.log.size_bytes > self.limits.max_log_bytes and self._execution is not None:
             self._execution.decide(
                 "LOG_LIMIT",
@@ -205,11 +205,11 @@ class Session:
         else:
             expires = self.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
-        self.log.append(self.sources.now(), batch)
+        self.log.append(batch)
 
     def finished(self, status: Status, batch: Batch, *, closes: bool) -> None:
         """The execution's last batch. Its calls are over, too."""
-        self.log.append(self.sources.now(), batch)
+        self.log.append(batch)
         self.drop_queue()
         running, self.running = self.running, {}
         self._drop(running.values())
@@ -225,7 +225,7 @@ class Session:
         """A new call and its record in `batch`."""
         args_json = encode_args(args)
         call = Call(self, call_id or new_call_id(self.sources.random), engine_id, name, args, args_json)
-        call.asked_at = self.host.loop.time()
+        call.asked_at = batch.at
         self._calls[call.id] = call
         self.call_count += 1
         fact = CallRequested(call.id, engine_id, name, args, len(args_json))
@@ -240,7 +240,7 @@ class Session:
             self._queue.append(call)
             return False
         self.running[call.id] = call
-        waited = self._elapsed(call) if call.queued else 0.0
+        waited = _elapsed(call, batch) if call.queued else 0.0
         batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=waited)
         return True
 
@@ -296,7 +296,7 @@ class Session:
         batch = self.log.batch()
         effect = call.tool.effect if call.tool is not None else "write"
         fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
-        batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=self._elapsed(call))
+        batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
         self.commit(batch)
 
     def settled(self, call: Call, outcome: Outcome) -> None:
@@ -332,7 +332,7 @@ class Session:
                 return
             call.progressed_at = now
             total = None if item.total is None else int(item.total)
-            elapsed = self._elapsed(call)
+            elapsed = _elapsed(call, batch)
             batch.event(
                 ToolProgressEvent,
                 call_id=call.id,
@@ -343,8 +343,10 @@ class Session:
             )
         self.commit(batch)
 
-    def _elapsed(self, call: Call) -> float:
-        return round((self.host.loop.time() - call.asked_at) * 1000, 3)
+
+def _elapsed(call: Call, batch: Batch) -> float:
+    """Milliseconds since the call was asked for."""
+    return max(0.0, round((batch.at - call.asked_at) * 1000, 3))
 
 
 def _from_mapping(call: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:

@@ -22,9 +22,10 @@ __all__ = ["InvalidResultError", "check_size", "dump_result"]
 _MAX_DEPTH = 200  # both pydantic and the engine read 200 levels of JSON
 _WORTH_COUNTING = 1_000  # values below which looking at each is quicker
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_PLAIN = frozenset({bool, float, type(None)})  # always short, always writable
 _SMALL_BITS = 64
 _MAX_BITS = 1_023  # what a script's number can hold is just above 2**1023; beyond it is Infinity
+_SMALL = 1 << _SMALL_BITS
+_PLAIN = frozenset({bool, float, type(None)})  # always short, always writable
 
 
 class InvalidResultError(Exception):
@@ -42,7 +43,7 @@ def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_nam
     Raises ToolResultTooLargeError beyond `max_bytes` (of all that the result holds, what a model excludes too), and
     InvalidResultError.
     """
-    if type(result) not in _PLAIN:
+    if type(result) not in _PLAIN and not (type(result) is int and -_SMALL < result < _SMALL):
         check_size(result, max_bytes, tool_name)
     try:
         text = adapter.dump_json(result, by_alias=True, warnings="error")
