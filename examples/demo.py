@@ -29,7 +29,7 @@ LIMITS = SessionLimits(cpu_time=1.0)  # seconds; 10 is the default, and more tha
 HOSTILE = {
     "endless_loop.js": ("an endless loop that catches every error", "CPU_LIMIT"),
     "memory_bomb.js": ("memory without end", "MEMORY_LIMIT"),
-    "read_file.js": ("every known way to /etc/passwd", "ok"),
+    "read_file.js": ("every known way to /etc/passwd", "UNKNOWN_TOOL"),
 }
 """Of each script what it tries, and what it has to end with."""
 
