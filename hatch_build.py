@@ -10,8 +10,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from enclave_broker.core.build.build import build, is_cached  # noqa: E402 - importable only with src on the path
-from enclave_broker.core.build.recipe import REQUIREMENTS  # noqa: E402
+from enclave_broker.core.build.build import build, is_cached
+from enclave_broker.core.build.recipe import REQUIREMENTS
 
 
 class EngineBuildHook(BuildHookInterface[Any]):

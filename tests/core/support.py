@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict, Unpack
 
@@ -44,10 +44,10 @@ class Limits(TypedDict, total=False):
 
 
 @contextmanager
-def open_engine() -> Iterator[Engine]:
+def open_engine() -> Generator[Engine]:
     """The engine with a ticker beside it, as a worker has it."""
     image = open_image()
-    engine = Engine(f"/proc/self/fd/{image}" if os.path.isdir("/proc/self/fd") else f"/dev/fd/{image}", max_instances=100)
+    engine = Engine(f"/dev/fd/{image}", max_instances=100)
     ended = threading.Event()
 
     def tick() -> None:
@@ -88,7 +88,8 @@ def start_body(code: str, limits: Limits) -> bytes:
         "max_timers": 1000,
         "cpu_ms": 10_000,
     }
-    return encode_start(StartMessage(code=code, **(defaults | limits)))
+    defaults.update(limits)
+    return encode_start(StartMessage(code=code, **defaults))
 
 
 class Script:

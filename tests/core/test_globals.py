@@ -9,7 +9,9 @@ from tests.core.support import NOW, Script, fired, fulfilled, rejected, run, val
 
 
 def test_tools_joins_the_names_with_colons(engine: Engine) -> None:
-    script = run(engine, "tools.a.b({ n: 1 }); tools.one(); tools.x.y.z(); tools['odd:name'](); tools.o['get-by-id']({})")
+    script = run(
+        engine, "tools.a.b({ n: 1 }); tools.one(); tools.x.y.z(); tools['odd:name'](); tools.o['get-by-id']({})"
+    )
     assert script.calls == [
         ("a:b", {"n": 1}),
         ("one", {}),
@@ -26,7 +28,10 @@ def test_tools_is_no_thenable_and_has_no_symbols(engine: Engine) -> None:
 
 
 def test_tools_has_every_name_even_those_of_functions(engine: Engine) -> None:
-    script = run(engine, "tools.ns.name(); tools.ns.length(); tools.ns.call({ a: 1 }); tools.ns.__proto__(); tools.ns.constructor()")
+    script = run(
+        engine,
+        "tools.ns.name(); tools.ns.length(); tools.ns.call({ a: 1 }); tools.ns.__proto__(); tools.ns.constructor()",
+    )
     assert [name for name, _ in script.calls] == ["ns:name", "ns:length", "ns:call", "ns:__proto__", "ns:constructor"]
 
 
@@ -110,7 +115,9 @@ def test_an_interval_is_set_again_under_a_new_id_until_it_is_cleared(engine: Eng
     assert script.deliver(fired(5), fired(2)) == [[5]]
 
 
-@pytest.mark.parametrize(("delay", "ms"), [("-5", 0), ("NaN", 0), ("'7'", 7), ("Infinity", 2147483647), ("undefined", 0)])
+@pytest.mark.parametrize(
+    ("delay", "ms"), [("-5", 0), ("NaN", 0), ("'7'", 7), ("Infinity", 2147483647), ("undefined", 0)]
+)
 def test_a_delay_is_brought_into_its_range(engine: Engine, delay: str, ms: float) -> None:
     assert run(engine, f"setTimeout(() => {{}}, {delay})").effects[0] == [3, 1, ms]
 
@@ -157,14 +164,16 @@ def test_get_random_values_refuses_what_it_cannot_fill(engine: Engine) -> None:
 def test_structured_clone_copies_deeply(engine: Engine) -> None:
     code = """
         const source = {
-            list: [1, { d: new Date(5) }], map: new Map([[1, new Set([2])]]), re: /x/gi, bytes: new Uint8Array([1, 2, 3]).subarray(1),
+            list: [1, { d: new Date(5) }], map: new Map([[1, new Set([2])]]), re: /x/gi,
+            bytes: new Uint8Array([1, 2, 3]).subarray(1),
             error: new TypeError("q"), buffer: new ArrayBuffer(2), boxed: Object(1), big: 5n, undef: undefined,
         };
         source.self = source;
         const copy = structuredClone(source);
         return [
-            copy !== source && copy.self === copy, copy.list[1].d instanceof Date && +copy.list[1].d, copy.map.get(1).has(2),
-            String(copy.re), [...copy.bytes], copy.error instanceof TypeError && copy.error.message, copy.buffer.byteLength,
+            copy !== source && copy.self === copy, copy.list[1].d instanceof Date && +copy.list[1].d,
+            copy.map.get(1).has(2), String(copy.re), [...copy.bytes],
+            copy.error instanceof TypeError && copy.error.message, copy.buffer.byteLength,
             typeof copy.boxed, copy.big === 5n, "undef" in copy, copy.list !== source.list,
         ]"""
     assert value_of(engine, code) == [True, 5, True, "/x/gi", [2, 3], "q", 2, "object", True, True, True]
@@ -184,7 +193,17 @@ def test_text_is_encoded_and_decoded_as_utf_8(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xff", b"a\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x28\xa1", b"\xf0\x80"],
+    [
+        b"\xff",
+        b"a\xc3",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"\xed\xa0\x80",
+        b"\xc0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xe2\x28\xa1",
+        b"\xf0\x80",
+    ],
 )
 def test_bytes_that_are_no_utf_8_are_replaced_as_python_does(engine: Engine, data: bytes) -> None:
     code = f"return new TextDecoder().decode(new Uint8Array({list(data)}))"
@@ -201,7 +220,10 @@ def test_a_text_decoder_takes_a_stream_and_drops_one_byte_order_mark(engine: Eng
         out.push(decoder.decode());
         return out.join("")"""
     assert value_of(engine, code) == "😀\ufeff\ufffd"
-    assert value_of(engine, "return new TextDecoder('utf-8', { ignoreBOM: true }).decode(new Uint8Array([239, 187, 191]))") == "\ufeff"
+    assert (
+        value_of(engine, "return new TextDecoder('utf-8', { ignoreBOM: true }).decode(new Uint8Array([239, 187, 191]))")
+        == "\ufeff"
+    )
     assert run(engine, "new TextDecoder('latin1')").error["name"] == "RangeError"
 
 
@@ -210,7 +232,9 @@ def test_base64_works(engine: Engine) -> None:
 
 
 def test_what_would_show_more_than_the_script_s_inputs_is_not_there(engine: Engine) -> None:
-    names = "WeakRef FinalizationRegistry SharedArrayBuffer Atomics gc std os print require process fetch host scriptArgs"
+    names = (
+        "WeakRef FinalizationRegistry SharedArrayBuffer Atomics gc std os print require process fetch host scriptArgs"
+    )
     code = f"return '{names}'.split(' ').filter((name) => name in globalThis)"
     assert value_of(engine, code) == []
     assert run(engine, "await import('std')").error["name"] == "ReferenceError"
@@ -221,4 +245,6 @@ def test_every_function_that_is_promised_is_there(engine: Engine) -> None:
         "callTool parallel sleep setTimeout clearTimeout setInterval clearInterval structuredClone TextEncoder "
         "TextDecoder atob btoa queueMicrotask URIError DOMException"
     )
-    assert value_of(engine, f"return '{names}'.split(' ').filter((name) => typeof globalThis[name] !== 'function')") == []
+    assert (
+        value_of(engine, f"return '{names}'.split(' ').filter((name) => typeof globalThis[name] !== 'function')") == []
+    )

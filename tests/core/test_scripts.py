@@ -45,7 +45,10 @@ def test_a_script_returns_its_return_value_or_its_last_expression(engine: Engine
 
 
 def test_a_function_inside_still_returns_to_its_caller(engine: Engine) -> None:
-    assert value_of(engine, "const f = () => { return 1 }; class A { static { this.x = f() } }; return [f(), A.x]") == [1, 1]
+    assert value_of(engine, "const f = () => { return 1 }; class A { static { this.x = f() } }; return [f(), A.x]") == [
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("code", ["eval('return 1')", "class A { static { return 1 } }", "new Function('}return 1{')"])

@@ -45,6 +45,7 @@ VALUES: list[tuple[str, Any]] = [
     ("new BigInt64Array([5n])", ["5"]),
     ("new Error('m')", {"name": "Error", "message": "m"}),
     ("Object.assign(new TypeError('m'), { code: 7 })", {"name": "TypeError", "message": "m", "code": 7}),
+    ("new (class Mine extends Error { name = 'Mine'; extra = 1 })('m')", {"name": "Mine", "message": "m", "extra": 1}),
     ("new DOMException('m', 'AbortError')", {"name": "AbortError", "message": "m"}),
     ("[Object(1), Object('s'), Object(false), Object(5n)]", [1, "s", False, "5"]),
     ("/x/", {}),
@@ -70,14 +71,16 @@ def test_a_value_leaves_the_engine_as_json(engine: Engine, code: str, value: Any
 
 
 def test_to_json_is_given_its_key(engine: Engine) -> None:
-    code = "const o = { toJSON(key) { return { key } } }; await callTool('t', { o, list: [o], map: new Map([['k', o]]) }); o"
+    code = "const o = { toJSON(key) { return { key } } }; await tools.t({ o, list: [o], map: new Map([['k', o]]) }); o"
     script = run(engine, code, [None])
     assert script.calls == [("t", {"o": {"key": "o"}, "list": [{"key": "0"}], "map": {"k": {"key": "k"}}})]
     assert script.value == {"key": ""}
 
 
 def test_an_own_property_named_proto_is_data_in_both_directions(engine: Engine) -> None:
-    script = Script(engine, "const v = await callTool('a'); return [v, Object.getPrototypeOf(v) === Object.prototype, v.x]")
+    script = Script(
+        engine, "const v = await callTool('a'); return [v, Object.getPrototypeOf(v) === Object.prototype, v.x]"
+    )
     script.deliver(fulfilled(1, raw=b'{"__proto__": {"x": 1}, "constructor": 2}'))
     assert script.value == [{"__proto__": {"x": 1}, "constructor": 2}, True, None]
 
@@ -113,7 +116,8 @@ def test_a_value_nested_too_deep_is_a_range_error(engine: Engine) -> None:
 
 def test_a_map_that_changes_while_it_is_written_is_written_as_it_was(engine: Engine) -> None:
     code = """
-        const m = new Map([["a", { toJSON() { m.clear(); for (let i = 0; i < 99; i++) m.set("n" + i, i); return 1 } }], ["b", 2]]);
+        const change = () => { m.clear(); for (let i = 0; i < 99; i++) m.set("n" + i, i); return 1 };
+        const m = new Map([["a", { toJSON: change }], ["b", 2]]);
         return m"""
     assert value_of(engine, code) == {"a": 1, "b": 2}
 
@@ -153,7 +157,7 @@ def test_what_a_value_throws_while_it_is_written_fails_the_script(engine: Engine
 
 
 json_values = st.recursive(
-    # Floats below 1e15, as a larger one comes out with the digits that JavaScript shows, which Python reads as an integer.
+    # Floats below 1e15: a larger one comes out with the digits that JavaScript shows, which Python reads as an integer.
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e15, 1e15) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from ctypes import c_uint64, memmove, string_at
+from ctypes import c_uint64, memmove, memset, string_at
 from typing import NamedTuple
 
 from enclave_broker.core import wasmtime_api as api
@@ -26,6 +26,8 @@ _SMALL_INPUT_BYTES = 4095
 """Up to here an input goes to one fixed place (build/shim/shim.c)."""
 
 _report = struct.Struct("<IIII")
+_COMMITTED = 4
+"""Where the second field of a report starts."""
 
 # Words of 8 bytes in an instance's block, which holds what wasmtime reads and writes: wasmtime_instance_t, the pointers
 # to a trap and to an error, one wasmtime_val_t, and a wasmtime_extern_t for each export that we use.
@@ -135,13 +137,9 @@ class Instance:
 
     def stop(self, verdict: int) -> Step:
         """Ends a step that hasn't finished, keeps what it did up to here, and closes the instance."""
-        if not self._store:
-            raise WasmtimeError("the instance is closed")
-        base = self._base
-        text, committed, _, _ = _report.unpack(string_at(base + self._engine.report, _report.size))
-        effects = string_at(base + text, committed) + b"]" if committed else b"[]"
-        self.close()
-        return Step(effects, ended=True, verdict=verdict)
+        if not self._future:
+            raise WasmtimeError("no step is under way")
+        return self._end(verdict)
 
     def close(self) -> None:
         """Gives memory and stack back, and ends an unfinished step. Idempotent."""
@@ -157,6 +155,7 @@ class Instance:
             raise WasmtimeError("a step of this instance is under way" if self._store else "the instance is closed")
         size, block, context = len(body), self._block, self._context
         function = self.function(name, slot)
+        memset(self._base + self._engine.report + _COMMITTED, 0, 4)  # not the last step's, should this one end at once
         at = self._engine.input
         if size > _SMALL_INPUT_BYTES:
             try:
@@ -181,7 +180,14 @@ class Instance:
         if block[_ERROR]:
             api.error_delete(block[_ERROR])
         *_, verdict = _report.unpack(string_at(self._base + self._engine.report, _report.size))
-        return self.stop(verdict or _ENGINE_FAULT)
+        return self._end(verdict or _ENGINE_FAULT)
+
+    def _end(self, verdict: int) -> Step:
+        base = self._base
+        text, committed, _, _ = _report.unpack(string_at(base + self._engine.report, _report.size))
+        effects = string_at(base + text, committed) + b"]" if committed else b"[]"
+        self.close()
+        return Step(effects, ended=True, verdict=verdict)
 
     # ---- exports ----
 
@@ -205,9 +211,7 @@ class Instance:
         name, length = ctypes.c_void_p(), ctypes.c_size_t()
         at = self._place + _START * _WORD
         indices: dict[bytes, int] = {}
-        while api.export_nth(
-            self._context, self._place, len(indices), ctypes.byref(name), ctypes.byref(length), at
-        ):
+        while api.export_nth(self._context, self._place, len(indices), ctypes.byref(name), ctypes.byref(length), at):
             indices[string_at(name.value or 0, length.value)] = len(indices)
         return indices
 
@@ -221,9 +225,7 @@ class Instance:
         api.set_epoch_deadline(self._context, _FAR)
         block[_ARGUMENT] = arguments[0] if arguments else 0
         count = 1
-        error = api.call_unchecked(
-            self._context, function, place + _ARGUMENT * _WORD, count, place + _TRAP * _WORD
-        )
+        error = api.call_unchecked(self._context, function, place + _ARGUMENT * _WORD, count, place + _TRAP * _WORD)
         if error or block[_TRAP]:
             block[_ERROR] = error or 0
             raise WasmtimeError("a function of the engine trapped")

@@ -1,7 +1,7 @@
 """The functions of wasmtime's C API that the engine uses, and the configuration that compiler and worker share.
 
-The library comes with the package wasmtime, whose Python side is left alone: importing it takes 0.1 s, and its calls take
-20 times as long. What is quick and never blocks keeps the GIL; what runs a script or maps memory gives it up.
+The library comes with the package wasmtime, whose Python side is left alone: importing it takes 0.1 s, and its calls
+take 20 times as long. What is quick and never blocks keeps the GIL; what runs a script or maps memory gives it up.
 Called by compile.py and javascript.py.
 """
 

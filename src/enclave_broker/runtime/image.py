@@ -28,6 +28,8 @@ _CONFIGURATION = (_CORE / "wasmtime_api.py", _CORE / "compile.py")
 """What decides how the module is compiled."""
 _DIGEST_BYTES = 32
 _KEY_CHARACTERS = 32
+_KEPT_IMAGES = 5
+"""Of other versions and machines that share the folder; each is 3 to 4 MB."""
 _COMPILE_SECONDS = 120.0
 """It takes half a second; so long only where a machine is about to stand still."""
 
@@ -41,7 +43,7 @@ def engine_hash() -> str:
 
 
 def open_image() -> int:
-    """A descriptor of the compiled image, open for reading; the caller closes it. Blocks for half a second at the first use.
+    """A descriptor of the compiled image, open for reading; the caller closes it. The first use takes half a second.
 
     Raises FileNotFoundError without the module, RuntimeError if it can't be compiled.
     """
@@ -55,6 +57,7 @@ def open_image() -> int:
                 return image
         image = _compile()
         _store(folder, image, name)
+        _drop_old(folder)
         return image
     finally:
         os.close(folder)
@@ -167,6 +170,18 @@ def _store(folder: int, image: int, name: str) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(draft, dir_fd=folder)
+
+
+def _drop_old(folder: int) -> None:
+    """Leaves the images that were made last."""
+
+    def made(name: str) -> float:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+
+    with contextlib.suppress(OSError):  # another broker may be at it as well
+        names = [name for name in os.listdir(folder) if name.startswith("engine-")]
+        for name in sorted(names, key=made, reverse=True)[_KEPT_IMAGES:]:
+            os.unlink(name, dir_fd=folder)
 
 
 # ---- compiling ----

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import wasmtime
 
-__all__ = ["bake"]
+__all__ = ["bake", "data_section", "read_unsigned", "signed", "unsigned"]
 
 _CUSTOM, _MEMORY, _GLOBAL, _EXPORT, _START, _DATA, _DATA_COUNT = 0, 5, 6, 7, 8, 11, 12
 _DROPPED_EXPORTS = (b"_initialize", b"init", b"__heap_base", b"__stack_pointer")
@@ -35,8 +35,8 @@ def bake(module: bytes, prelude: bytes) -> bytes:
         elif kind == _EXPORT:
             body = _export_section(body)
         elif kind == _DATA:
-            body = _data_section(memory)
-        out += bytes([kind]) + _unsigned(len(body)) + body
+            body = data_section(memory)
+        out += bytes([kind]) + unsigned(len(body)) + body
     return bytes(out)
 
 
@@ -75,28 +75,28 @@ def _sections(module: bytes) -> Iterator[tuple[int, bytes]]:
         raise ValueError("not a WebAssembly module")
     offset = 8
     while offset < len(module):
-        length, start = _read_unsigned(module, offset + 1)
+        length, start = read_unsigned(module, offset + 1)
         yield module[offset], module[start : start + length]
         offset = start + length
 
 
 def _memory_section(body: bytes, pages: int) -> bytes:
-    count, offset = _read_unsigned(body, 0)
+    count, offset = read_unsigned(body, 0)
     if count != 1 or body[offset] != 1:
         raise ValueError("not exactly one memory with a maximum")
-    _, offset = _read_unsigned(body, offset + 1)
-    maximum, _ = _read_unsigned(body, offset)
-    return b"\1\1" + _unsigned(pages) + _unsigned(maximum)
+    _, offset = read_unsigned(body, offset + 1)
+    maximum, _ = read_unsigned(body, offset)
+    return b"\1\1" + unsigned(pages) + unsigned(maximum)
 
 
 def _global_section(body: bytes, stack_pointer: int) -> bytes:
-    count, offset = _read_unsigned(body, 0)
-    out, mutable = _unsigned(count), 0
+    count, offset = read_unsigned(body, 0)
+    out, mutable = unsigned(count), 0
     for _ in range(count):
         end = _constant_end(body, offset + 2)
         if body[offset + 1]:
             mutable += 1
-            out += body[offset : offset + 2] + b"\x41" + _signed(stack_pointer) + b"\x0b"
+            out += body[offset : offset + 2] + b"\x41" + signed(stack_pointer) + b"\x0b"
         else:
             out += body[offset:end]
         offset = end
@@ -106,35 +106,35 @@ def _global_section(body: bytes, stack_pointer: int) -> bytes:
 
 
 def _export_section(body: bytes) -> bytes:
-    count, offset = _read_unsigned(body, 0)
+    count, offset = read_unsigned(body, 0)
     kept: list[bytes] = []
     for _ in range(count):
-        length, start = _read_unsigned(body, offset)
-        _, end = _read_unsigned(body, start + length + 1)
+        length, start = read_unsigned(body, offset)
+        _, end = read_unsigned(body, start + length + 1)
         if body[start : start + length] not in _DROPPED_EXPORTS:
             kept.append(body[offset:end])
         offset = end
-    return _unsigned(len(kept)) + b"".join(kept)
+    return unsigned(len(kept)) + b"".join(kept)
 
 
-def _data_section(memory: bytes) -> bytes:
+def data_section(memory: bytes) -> bytes:
     runs = re.finditer(rb"[^\0](?:[^\0]|\0{1,%d}(?=[^\0]))*" % _GAP, memory)
     segments = [
-        b"\0\x41" + _signed(run.start()) + b"\x0b" + _unsigned(run.end() - run.start()) + run.group() for run in runs
+        b"\0\x41" + signed(run.start()) + b"\x0b" + unsigned(run.end() - run.start()) + run.group() for run in runs
     ]
-    return _unsigned(len(segments)) + b"".join(segments)
+    return unsigned(len(segments)) + b"".join(segments)
 
 
 def _constant_end(body: bytes, offset: int) -> int:
     if body[offset] not in (0x41, 0x42):
         raise ValueError("an initial value that isn't an integer")
-    _, offset = _read_unsigned(body, offset + 1)
+    _, offset = read_unsigned(body, offset + 1)
     if body[offset] != 0x0B:
         raise ValueError("an initial value that isn't a constant")
     return offset + 1
 
 
-def _read_unsigned(body: bytes, offset: int) -> tuple[int, int]:
+def read_unsigned(body: bytes, offset: int) -> tuple[int, int]:
     """A LEB128 number and the offset after it. (A signed one is skipped alike; its value is of no interest here.)"""
     value = shift = 0
     while True:
@@ -146,7 +146,7 @@ def _read_unsigned(body: bytes, offset: int) -> tuple[int, int]:
             return value, offset
 
 
-def _unsigned(number: int) -> bytes:
+def unsigned(number: int) -> bytes:
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -155,7 +155,7 @@ def _unsigned(number: int) -> bytes:
     return bytes(out)
 
 
-def _signed(number: int) -> bytes:
+def signed(number: int) -> bytes:
     """LEB128 of a number that isn't negative: one bit less in the last byte, which would be the sign."""
     out = bytearray()
     while number > 63:

@@ -62,11 +62,11 @@ def _make() -> str:
 def _write(path: Path, content: bytes) -> None:
     """Atomically, since several builds may run at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with open(handle, "wb") as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
-        os.fchmod(file.fileno(), 0o644)
-    Path(name).replace(path)
+    draft = Path(file.name)
+    draft.chmod(0o644)
+    draft.replace(path)
 
 
 def _compile_and_bake() -> bytes:
@@ -77,7 +77,7 @@ def _compile_and_bake() -> bytes:
         for path in _shim_files():
             (folder / path.name).write_bytes(path.read_bytes())
         module = _compile(folder)
-    from enclave_broker.core.build.bake import bake  # needs wasmtime, which a cached build does without
+    from enclave_broker.core.build.bake import bake  # noqa: PLC0415 - needs wasmtime; a cached build does without
 
     return bake(module, (_SHIM / "prelude.js").read_bytes())
 

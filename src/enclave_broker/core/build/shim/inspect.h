@@ -112,30 +112,34 @@ static void show_member(Viewer *v, JSObject *object, JSAtom atom, const Shown *h
     js_free_desc(v->c, &member);
 }
 
-/* The own enumerable properties but the first `skipped`, each after `opening` or ", "; returns whether there were any. */
-static bool show_members(Viewer *v, JSObject *object, const Shown *here, const char *opening, uint32_t skipped)
+/* The own enumerable properties, each after `opening` or ", "; returns whether there were any. */
+static bool show_members(Viewer *v, JSObject *object, const Shown *here, const char *opening)
 {
     JSPropertyEnum *names;
     uint32_t count;
+    bool any = false;
     int flags = JS_GPN_STRING_MASK | JS_GPN_SYMBOL_MASK | JS_GPN_ENUM_ONLY;
     if (JS_GetOwnPropertyNamesInternal(v->c, &names, &count, object, flags)) {
         drop_exception(v->c);
         return false;
     }
-    for (uint32_t i = skipped; i < count && !v->text->over; i++) {
-        put_chars(v->text, i == skipped ? opening : ", ");
+    for (uint32_t i = 0; i < count && !v->text->over; i++) {
+        if (is_error(object) && (names[i].atom == JS_ATOM_name || names[i].atom == JS_ATOM_message))
+            continue; /* shown already */
+        put_chars(v->text, any ? ", " : opening);
+        any = true;
         show_key(v, names[i].atom);
         put_chars(v->text, ": ");
         show_member(v, object, names[i].atom, here);
     }
     JS_FreePropertyEnum(v->c, names, count);
-    return count > skipped;
+    return any;
 }
 
 static void show_object(Viewer *v, JSObject *object, const Shown *here, const char *usual)
 {
     show_prefix(v, object, usual);
-    put_chars(v->text, show_members(v, object, here, "{ ", 0) ? " }" : "{}");
+    put_chars(v->text, show_members(v, object, here, "{ ") ? " }" : "{}");
 }
 
 /* Of an array or typed array; no getter of the script runs, as `length` of an array is its own and plain. */
@@ -245,7 +249,7 @@ static void show_error(Viewer *v, JSValueConst value, const Shown *here)
         put_string(v->text, c, message, SHOWN_CHARACTERS, 0);
     }
     put_stack_frames(v->text, c, stack, &line, &column);
-    bool any = show_members(v, object, here, " { ", 0);
+    bool any = show_members(v, object, here, " { ");
     if (!JS_IsUndefined(cause)) {
         put_chars(v->text, any ? ", [cause]: " : " { [cause]: ");
         show(v, cause, here);
@@ -290,7 +294,7 @@ static void show_by_class(Viewer *v, JSValueConst value, const Shown *here)
 {
     JSObject *object = here->object;
     int class_id = object->class_id;
-    if (class_id == JS_CLASS_ERROR || class_id == JS_CLASS_DOM_EXCEPTION) {
+    if (is_error(object)) {
         show_error(v, value, here);
     } else if (class_id == JS_CLASS_DATE) {
         double time;

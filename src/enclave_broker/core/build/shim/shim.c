@@ -1,7 +1,7 @@
 /* The engine's whole interface: QuickJS-NG with a shim around it, compiled as one unit so that it may use internals.
 
-   The host calls in_address(n), writes n bytes there, and calls start(n) or deliver(n); what came of it stands in the
-   report (machine.h). The layouts of what is written are those of types/messages.py, little-endian.
+   The host calls in_address(n), writes n bytes there, sets the report's `committed` to 0, and calls start(n) or
+   deliver(n); what came of it stands in the report (machine.h). The layouts of what is written are those of types/messages.py, little-endian.
 
    The engine is a left fold over its inputs: each is settled with its own time and all that follows from it is run
    before the next is looked at. So how many come in one `deliver` makes no difference. */
@@ -18,16 +18,16 @@
 #include "errors.h"
 #include "inspect.h"
 #include "calls.h"
+#include "outcome.h"
 #include "extras.h"
 
 #define EXPORT(name) __attribute__((export_name(#name), used, visibility("default"))) name
 
 enum {
-    STACK_BYTES = 768 << 10,     /* of the shadow stack; goes with 16 MiB of native stack (configuration.py) */
+    STACK_BYTES = 768 << 10,     /* of the shadow stack; goes with 16 MiB of native stack (wasmtime_api.py) */
     GARBAGE_BYTES = 2 << 20,     /* allocated before the collector first runs: it touches every page */
     FREE_HEAP_BYTES = 600 << 10, /* in the image, so that a small script never grows its memory */
     SMALL_INPUT_BYTES = 4096,
-    MAX_UNHANDLED_TEXT = 2000,   /* characters */
 };
 enum { CALL_FULFILLED = 1, CALL_REJECTED, TIMER_FIRED };
 
@@ -43,183 +43,10 @@ typedef struct __attribute__((packed)) InputHeader {
     uint32_t length;
 } InputHeader;
 
-typedef struct Rejection {
-    JSValue promise, reason;
-} Rejection;
-
 static JSRuntime *runtime;
 static JSContext *context;
 static char small_input[SMALL_INPUT_BYTES], *input = small_input; /* at a fixed address: small inputs need no call */
-static uint32_t max_result_bytes;
-
-static JSValue main_promise;
-static enum { PENDING, AWAITING_VALUE, SETTLED } main_state;
-
-/* Promises that were rejected in this step and that nobody has awaited yet. */
-static Rejection *rejections;
-static uint32_t rejection_count, rejection_room;
-
-static void on_rejection(JSContext *c, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
-{
-    if (is_handled) {
-        for (uint32_t i = 0; i < rejection_count; i++)
-            if (JS_VALUE_GET_OBJ(rejections[i].promise) == JS_VALUE_GET_OBJ(promise)) {
-                JS_FreeValue(c, rejections[i].promise);
-                JS_FreeValue(c, rejections[i].reason);
-                memmove(&rejections[i], &rejections[i + 1], sizeof *rejections * (--rejection_count - i));
-                break;
-            }
-        return;
-    }
-    if (rejection_count == rejection_room) {
-        rejection_room = rejection_room ? rejection_room * 2 : 4;
-        rejections = realloc(rejections, sizeof *rejections * rejection_room);
-    }
-    rejections[rejection_count++] = (Rejection){JS_DupValue(c, promise), JS_DupValue(c, reason)};
-}
-
-static void report_unhandled(JSContext *c, JSValueConst reason)
-{
-    Text text = {.limit = stdout_left + 4};
-    JSValue name = name_of(c, reason), message = message_of(c, reason);
-    put_string(&text, c, name, MAX_NAME, 0);
-    put_chars(&text, ": ");
-    put_string(&text, c, message, MAX_UNHANDLED_TEXT, 0);
-    JS_FreeValue(c, name);
-    JS_FreeValue(c, message);
-    record_output(8, 0, &text);
-}
-
-/* What several promises were rejected with is reported once. */
-static void report_rejections(JSContext *c)
-{
-    for (uint32_t i = 0; i < rejection_count; i++) {
-        bool seen = false;
-        for (uint32_t k = 0; k < i && !seen; k++)
-            seen = js_same_value(c, rejections[k].reason, rejections[i].reason);
-        if (!seen)
-            report_unhandled(c, rejections[i].reason);
-    }
-    while (rejection_count) {
-        rejection_count--;
-        JS_FreeValue(c, rejections[rejection_count].promise);
-        JS_FreeValue(c, rejections[rejection_count].reason);
-    }
-}
-
-static void report_exception(JSContext *c)
-{
-    JSValue error = take_exception(c);
-    report_unhandled(c, error);
-    JS_FreeValue(c, error);
-}
-
-/* ---- the script's end ---- */
-
-static void end_with_failure(JSContext *c, JSValueConst error, const char *code)
-{
-    Text json = {0};
-    put_failure(&json, c, error, code, c->error_back_trace);
-    open_record(6);
-    put_char(&outbox, ',');
-    put(&outbox, json.at, json.length);
-    close_record();
-    drop(&json);
-    main_state = SETTLED;
-}
-
-static void end_with_message(JSContext *c, JSValue message)
-{
-    JSValue error = JS_NewObjectProto(c, JS_NULL);
-    JS_DefinePropertyValueStr(c, error, "message", message, JS_PROP_C_W_E);
-    end_with_failure(c, error, "EXECUTION_ERROR");
-    JS_FreeValue(c, error);
-}
-
-static void end_without_value(JSContext *c, JSValueConst value)
-{
-    Text text = {0};
-    put_chars(&text, "the script's value can't leave it: ");
-    inspect(&text, c, value);
-    put_chars(&text, JS_IsFunction(c, value) ? "; call it and return what it gives" : "");
-    end_with_message(c, JS_NewStringLen(c, text.at, text.length));
-    drop(&text);
-}
-
-static void end_with_value(JSContext *c, JSValueConst value)
-{
-    Text json = {.limit = max_result_bytes};
-    Writer writer = {c, &json, "result"};
-    Outcome outcome = JS_IsUndefined(value) ? ABSENT : write_value(&writer, value, NULL);
-    if (json.over) {
-        char message[100];
-        if (JS_HasException(c))
-            drop_exception(c);
-        snprintf(message, sizeof message, "the script's result is larger than %u bytes", max_result_bytes);
-        end_with_message(c, JS_NewString(c, message));
-    } else if (outcome == FAILED) {
-        JSValue error = take_exception(c);
-        end_with_failure(c, error, NULL);
-        JS_FreeValue(c, error);
-    } else if (outcome == ABSENT && (JS_IsFunction(c, value) || JS_IsSymbol(value))) {
-        end_without_value(c, value);
-    } else {
-        open_record(5);
-        if (outcome == WRITTEN) {
-            put_char(&outbox, ',');
-            put(&outbox, json.at, json.length);
-        }
-        close_record();
-        main_state = SETTLED;
-    }
-    drop(&json);
-}
-
-static bool has_then(JSContext *c, JSValueConst value)
-{
-    for (JSObject *object = JS_VALUE_GET_OBJ(value); object; object = object->shape->proto)
-        if (object->class_id == JS_CLASS_PROXY || find_own_property1(object, JS_ATOM_then))
-            return true;
-    return false;
-}
-
-/* A script that ends on a promise ends on what that promise brings. */
-static void await_value(JSContext *c, JSValueConst value)
-{
-    JSValue functions[2], promise = JS_NewPromiseCapability(c, functions);
-    JSValue result = JS_Call(c, functions[0], JS_UNDEFINED, 1, &value);
-    JS_FreeValue(c, result);
-    JS_FreeValue(c, functions[0]);
-    JS_FreeValue(c, functions[1]);
-    JS_FreeValue(c, main_promise);
-    JS_PromiseMarkAsHandled(c, promise);
-    main_promise = promise;
-    main_state = AWAITING_VALUE;
-}
-
-/* Records the script's end if it has come. */
-static void look_at_main(JSContext *c)
-{
-    JSPromiseStateEnum state = JS_PromiseState(c, main_promise);
-    if (main_state == SETTLED || state == JS_PROMISE_PENDING)
-        return;
-    JSValue value = JS_PromiseResult(c, main_promise);
-    if (state == JS_PROMISE_REJECTED) {
-        end_with_failure(c, value, NULL);
-    } else if (main_state == AWAITING_VALUE) {
-        end_with_value(c, value);
-    } else { /* an async script's promise brings {value} */
-        JSValue inner = JS_GetProperty(c, value, JS_ATOM_value);
-        if (JS_IsObject(inner) && has_then(c, inner)) {
-            await_value(c, inner);
-            look_at_main(c); /* what isn't a thenable after all is there at once */
-        } else {
-            end_with_value(c, inner);
-        }
-        JS_FreeValue(c, inner);
-    }
-    JS_FreeValue(c, value);
-}
+static bool started;
 
 static void forget_thrown(JSContext *c)
 {
@@ -228,7 +55,7 @@ static void forget_thrown(JSContext *c)
 }
 
 /* Runs all jobs. The script's failure is recorded in the job that made it, while its position is known. */
-static void drain(JSContext *c)
+static void run_jobs(JSContext *c)
 {
     JSContext *of;
     int status;
@@ -239,11 +66,15 @@ static void drain(JSContext *c)
         if (status < 0)
             report_exception(c);
     } while (status);
-    report_rejections(c);
-    if (JS_IsJobPending(runtime)) { /* a getter of what was reported made one */
-        drain(c);
-        return;
-    }
+}
+
+/* Runs all that follows from what has just been settled, up to where the script waits or ends. */
+static void drain(JSContext *c)
+{
+    do {
+        run_jobs(c);
+        report_rejections(c);
+    } while (rejection_count || JS_IsJobPending(runtime)); /* a getter of what was reported may have made more */
     if (main_state != SETTLED && !calls_open && !timer_count) {
         open_record(7);
         close_record();
@@ -272,7 +103,6 @@ static void leave(void)
 /* Where the next input goes. Up to SMALL_INPUT_BYTES - 1 it is always the same place. */
 char *EXPORT(in_address)(uint32_t bytes)
 {
-    report.committed = 0;
     if (bytes >= SMALL_INPUT_BYTES)
         input = malloc(bytes + 1); /* a NUL behind it */
     return input;
@@ -296,11 +126,14 @@ void EXPORT(start)(uint32_t length)
                              .filename = SCRIPT_FILE,
                              .line_num = 1,
                              .eval_flags = JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_ASYNC};
+    if (length < sizeof header || started)
+        __builtin_trap();
+    started = true;
     memcpy(&header, input, sizeof header);
     memory_cap = header.max_memory_bytes;
     stdout_left = header.max_stdout_bytes;
-    max_args_bytes = header.max_args_bytes;
-    max_result_bytes = header.max_result_bytes;
+    max_args_bytes = header.max_args_bytes ? header.max_args_bytes : 1; /* 0 would be no limit of a Text */
+    max_result_bytes = header.max_result_bytes ? header.max_result_bytes : 1;
     max_calls = header.max_calls;
     max_timers = header.max_timers;
     context->random_state = mix(header.seed);
@@ -345,7 +178,7 @@ void EXPORT(deliver)(uint32_t length)
         if (header.kind == TIMER_FIRED) {
             if (!fire_timer(context, header.id))
                 report_exception(context);
-        } else {
+        } else if (header.kind == CALL_FULFILLED || header.kind == CALL_REJECTED) {
             JSValue value = parse(context, input + at, header.length);
             bool is_error = header.kind == CALL_REJECTED;
             if (JS_IsException(value)) {

@@ -219,7 +219,6 @@ enum { KEPT_OUTBOX_BYTES = 65536 };
 
 static void open_outbox(void)
 {
-    report.committed = 0;
     if (outbox.room > KEPT_OUTBOX_BYTES)
         drop(&outbox);
     outbox.length = 0;

@@ -1,4 +1,10 @@
-/* Values that leave the engine, as JSON, bounded while they are made. Which value becomes what: core/javascript.py.
+/* Values that leave the engine, as JSON, bounded while they are made. They are those of JSON.stringify, but
+
+     NaN, Infinity, a Date that is none   null                  BigInt            a string of its digits
+     Map                                  an object, if all of its keys are strings; else an array of [key, value]
+     Set, typed array                     an array              Error             name, message, own properties
+     a lone surrogate                     U+FFFD                a cycle           a TypeError that names its path
+     deeper than MAX_DEPTH                a RangeError          `__proto__`       a property like any other
 
    No intrinsic of the script's is used except what a value brings along itself: toJSON, getters, proxies. Those run
    script code, which may write records; so values are made in a text of their own and copied. */
@@ -114,17 +120,21 @@ static Outcome write_item(Writer *w, Level *here, JSValue value)
     return outcome == FAILED || w->text->over ? FAILED : WRITTEN;
 }
 
+static bool is_error(const JSObject *object)
+{
+    return object->class_id == JS_CLASS_ERROR || object->class_id == JS_CLASS_DOM_EXCEPTION;
+}
+
 /* The own enumerable properties; an error's name and message, which aren't, come first. */
 static Outcome write_object(Writer *w, JSValueConst value, Level *here)
 {
     JSContext *c = w->c;
     JSPropertyEnum *names;
     uint32_t count;
-    bool first = true;
+    bool first = true, named = is_error(here->object);
     Outcome outcome = WRITTEN;
-    int class_id = here->object->class_id;
     put_char(w->text, '{');
-    if (class_id == JS_CLASS_ERROR || class_id == JS_CLASS_DOM_EXCEPTION) {
+    if (named) {
         static const JSAtom shown[] = {JS_ATOM_name, JS_ATOM_message};
         for (int i = 0; i < 2 && outcome != FAILED; i++) {
             JSValue member = JS_GetProperty(c, value, here->key = shown[i]);
@@ -135,6 +145,8 @@ static Outcome write_object(Writer *w, JSValueConst value, Level *here)
     if (outcome == FAILED || JS_GetOwnPropertyNames(c, &names, &count, value, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY))
         return FAILED;
     for (uint32_t i = 0; i < count && outcome != FAILED; i++) {
+        if (named && (names[i].atom == JS_ATOM_name || names[i].atom == JS_ATOM_message))
+            continue;
         JSValue member = JS_GetProperty(c, value, here->key = names[i].atom);
         if (JS_IsUndefined(member))
             continue;

@@ -1,0 +1,182 @@
+/* How a script ends, and the promises that it left rejected. */
+
+enum { MAX_UNHANDLED_TEXT = 2000 /* characters */ };
+
+typedef struct Rejection {
+    JSValue promise, reason;
+} Rejection;
+
+static uint32_t max_result_bytes;
+
+static JSValue main_promise;
+static enum { PENDING, AWAITING_VALUE, SETTLED } main_state;
+
+/* Promises that were rejected in this step and that nobody has awaited yet. */
+static Rejection *rejections;
+static uint32_t rejection_count, rejection_room;
+
+static void on_rejection(JSContext *c, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
+{
+    if (is_handled) {
+        for (uint32_t i = 0; i < rejection_count; i++)
+            if (JS_VALUE_GET_OBJ(rejections[i].promise) == JS_VALUE_GET_OBJ(promise)) {
+                JS_FreeValue(c, rejections[i].promise);
+                JS_FreeValue(c, rejections[i].reason);
+                memmove(&rejections[i], &rejections[i + 1], sizeof *rejections * (--rejection_count - i));
+                break;
+            }
+        return;
+    }
+    if (rejection_count == rejection_room) {
+        rejection_room = rejection_room ? rejection_room * 2 : 4;
+        rejections = realloc(rejections, sizeof *rejections * rejection_room);
+    }
+    rejections[rejection_count++] = (Rejection){JS_DupValue(c, promise), JS_DupValue(c, reason)};
+}
+
+static void report_unhandled(JSContext *c, JSValueConst reason)
+{
+    Text text = {.limit = stdout_left + 4};
+    JSValue name = name_of(c, reason), message = message_of(c, reason);
+    put_string(&text, c, name, MAX_NAME, 0);
+    put_chars(&text, ": ");
+    put_string(&text, c, message, MAX_UNHANDLED_TEXT, 0);
+    JS_FreeValue(c, name);
+    JS_FreeValue(c, message);
+    record_output(8, 0, &text);
+}
+
+/* What several promises were rejected with is reported once. */
+static void report_rejections(JSContext *c)
+{
+    Rejection *reported = rejections; /* the list itself may change meanwhile */
+    uint32_t count = rejection_count;
+    rejections = NULL;
+    rejection_count = rejection_room = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        bool seen = false;
+        for (uint32_t k = 0; k < i && !seen; k++)
+            seen = js_same_value(c, reported[k].reason, reported[i].reason);
+        if (!seen)
+            report_unhandled(c, reported[i].reason);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        JS_FreeValue(c, reported[i].promise);
+        JS_FreeValue(c, reported[i].reason);
+    }
+    free(reported);
+}
+
+static void report_exception(JSContext *c)
+{
+    JSValue error = take_exception(c);
+    report_unhandled(c, error);
+    JS_FreeValue(c, error);
+}
+
+/* ---- the script's end ---- */
+
+static void end_with_failure(JSContext *c, JSValueConst error, const char *code)
+{
+    Text json = {0};
+    put_failure(&json, c, error, code, c->error_back_trace);
+    open_record(6);
+    put_char(&outbox, ',');
+    put(&outbox, json.at, json.length);
+    close_record();
+    drop(&json);
+    main_state = SETTLED;
+}
+
+static void end_with_message(JSContext *c, JSValue message)
+{
+    JSValue error = JS_NewObjectProto(c, JS_NULL);
+    JS_DefinePropertyValueStr(c, error, "message", message, JS_PROP_C_W_E);
+    end_with_failure(c, error, "EXECUTION_ERROR");
+    JS_FreeValue(c, error);
+}
+
+static void end_without_value(JSContext *c, JSValueConst value)
+{
+    Text text = {0};
+    put_chars(&text, "the script's value can't leave it: ");
+    inspect(&text, c, value);
+    put_chars(&text, JS_IsFunction(c, value) ? "; call it and return what it gives" : "");
+    end_with_message(c, JS_NewStringLen(c, text.at, text.length));
+    drop(&text);
+}
+
+static void end_with_value(JSContext *c, JSValueConst value)
+{
+    Text json = {.limit = max_result_bytes};
+    Writer writer = {c, &json, "result"};
+    Outcome outcome = JS_IsUndefined(value) ? ABSENT : write_value(&writer, value, NULL);
+    if (json.over) {
+        char message[100];
+        if (JS_HasException(c))
+            drop_exception(c);
+        snprintf(message, sizeof message, "the script's result is larger than %u bytes", max_result_bytes);
+        end_with_message(c, JS_NewString(c, message));
+    } else if (outcome == FAILED) {
+        JSValue error = take_exception(c);
+        end_with_failure(c, error, NULL);
+        JS_FreeValue(c, error);
+    } else if (outcome == ABSENT && (JS_IsFunction(c, value) || JS_IsSymbol(value))) {
+        end_without_value(c, value);
+    } else {
+        open_record(5);
+        if (outcome == WRITTEN) {
+            put_char(&outbox, ',');
+            put(&outbox, json.at, json.length);
+        }
+        close_record();
+        main_state = SETTLED;
+    }
+    drop(&json);
+}
+
+static bool has_then(JSContext *c, JSValueConst value)
+{
+    for (JSObject *object = JS_VALUE_GET_OBJ(value); object; object = object->shape->proto)
+        if (object->class_id == JS_CLASS_PROXY || find_own_property1(object, JS_ATOM_then))
+            return true;
+    return false;
+}
+
+/* A script that ends on a promise ends on what that promise brings. */
+static void await_value(JSContext *c, JSValueConst value)
+{
+    JSValue functions[2], promise = JS_NewPromiseCapability(c, functions);
+    JSValue result = JS_Call(c, functions[0], JS_UNDEFINED, 1, &value);
+    JS_FreeValue(c, result);
+    JS_FreeValue(c, functions[0]);
+    JS_FreeValue(c, functions[1]);
+    JS_FreeValue(c, main_promise);
+    JS_PromiseMarkAsHandled(c, promise);
+    main_promise = promise;
+    main_state = AWAITING_VALUE;
+}
+
+/* Records the script's end if it has come. */
+static void look_at_main(JSContext *c)
+{
+    JSPromiseStateEnum state = JS_PromiseState(c, main_promise);
+    if (main_state == SETTLED || state == JS_PROMISE_PENDING)
+        return;
+    JSValue value = JS_PromiseResult(c, main_promise);
+    if (state == JS_PROMISE_REJECTED) {
+        end_with_failure(c, value, NULL);
+    } else if (main_state == AWAITING_VALUE) {
+        end_with_value(c, value);
+    } else { /* an async script's promise brings {value} */
+        JSValue inner = JS_GetProperty(c, value, JS_ATOM_value);
+        if (JS_IsObject(inner) && has_then(c, inner)) {
+            await_value(c, inner);
+            look_at_main(c); /* what isn't a thenable after all is there at once */
+        } else {
+            end_with_value(c, inner);
+        }
+        JS_FreeValue(c, inner);
+    }
+    JS_FreeValue(c, value);
+}
