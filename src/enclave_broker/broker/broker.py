@@ -226,7 +226,10 @@ class Broker:
     async def override(
         self, *, seed: int | None = None, now: Callable[[], float] | float | None = None
     ) -> AsyncGenerator[Self]:
-        """For tests and demonstrations: sessions that are opened in here have this randomness and this time (seconds since the epoch)."""
+        """For tests and demonstrations: sessions that are opened in here have this randomness and this time.
+
+        `now` is in seconds since the epoch.
+        """
         before = self._sources
         random = before.random if seed is None else Random(seed).randbytes  # noqa: S311 fixed on purpose
         clock = before.now if now is None else now if callable(now) else partial(float, now)

@@ -47,6 +47,9 @@ class MemoryRun:
         if not self._stepping and len(self._todo) == 1:
             self._loop.call_soon(self._turn)
 
+    def flush(self) -> None:
+        """A turn of the loop is all there is."""
+
     def cancel(self) -> None:
         self._listener = None
         self._close()

@@ -55,6 +55,10 @@ class ProcessRun:
         if self._worker is not None and len(self._pending) == 1:
             self._worker.want_flush(self)
 
+    def flush(self) -> None:
+        if self._worker is not None:
+            self._worker.flush()
+
     def cancel(self) -> None:
         self._listener = None
         if self._worker is not None:
@@ -209,7 +213,8 @@ class WorkerProcess(asyncio.Protocol):
         process = self._process
         if process is None:
             return
-        while process.poll() is None:  # it is dead within a moment; a thread could not be had at the interpreter's exit
+        # It is dead within a moment; a thread that waits for it could not be had at the interpreter's exit.
+        while process.poll() is None:  # noqa: ASYNC110 nothing tells of a child's end but asking
             await asyncio.sleep(REAP_SECONDS)
         if process.stderr is not None:
             self._read_stderr()
@@ -245,17 +250,19 @@ class WorkerProcess(asyncio.Protocol):
         self._dirty.append(run)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def _write(self, frame: bytes) -> None:
         self._out.append(frame)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """One write a loop turn: starts, kills and pings in their order, then what runs have to deliver."""
         self._scheduled = False
+        if not self._out and not self._dirty:
+            return
         out, self._out = self._out, []
         dirty, self._dirty = self._dirty, []
         for run in dirty:

@@ -55,6 +55,10 @@ class Run(Protocol):
         """Hand one input over (types/messages.py encodes it). Those of one loop turn become one step."""
         ...
 
+    def flush(self) -> None:
+        """Don't wait for the end of this loop turn: nothing more will come in it."""
+        ...
+
     def cancel(self) -> None:
         """End the run now. The listener is called no more."""
         ...

@@ -41,27 +41,40 @@ class CallRunner:
         call.task = task = self._loop.create_task(self._run(call))
         self._tasks.add(task)
 
+    def cancel(self, call: Call) -> None:
+        """The session is over: the handler gets CancelledError, and there will be no outcome."""
+        task = call.task
+        call.cancel()
+        if task is not None:
+            task.add_done_callback(self._tasks.discard)  # one that hasn't begun never gets to its `finally`
+
     async def _run(self, call: Call) -> None:
+        outcome = None
         try:
-            await self._settle(call)
+            outcome = await self._outcome(call)
         finally:
             # A done callback would be one more turn of the loop for each call.
             self._tasks.discard(call.task)  # pyright: ignore[reportArgumentType] this is it
             call.task = None
+        if outcome is not None:
+            call.settle(outcome)
 
-    async def _settle(self, call: Call) -> None:
+    @property
+    def quiet(self) -> bool:
+        """Whether no other call is under way, so that no other outcome can come in this loop turn."""
+        return not self._tasks
+
+    async def _outcome(self, call: Call) -> Outcome | None:
+        """None: the call has one already, or wants none."""
         try:
             await self._chain.run(call)
-            outcome = Outcome(call.result)
+            return Outcome(call.result)
         except asyncio.CancelledError:
-            if call.state is not CallState.SETTLED:
-                call.settle(
-                    Outcome(error=ScriptError(code="EXECUTION_ERROR", message=f"tool {call.name!r} was cancelled"))
-                )
-            return
+            if call.state is CallState.SETTLED:
+                return None
+            return Outcome(error=ScriptError(code="EXECUTION_ERROR", message=f"tool {call.name!r} was cancelled"))
         except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
-            outcome = Outcome(error=self._explain(call, error), rule=call.step)
-        call.settle(outcome)
+            return Outcome(error=self._explain(call, error), rule=call.step)
 
     def _explain(self, call: Call, error: BaseException) -> ScriptError:
         if isinstance(error, ToolError):

@@ -285,6 +285,8 @@ class Execution:
         self._undone += 1
         if self._run is not None:
             self._run.deliver(encode_input(item))
+            if self._session.host.runner.quiet:
+                self._run.flush()
 
     def _set_timers(self, timers: list[tuple[int, float | None]]) -> None:
         if self.settled is not None:

@@ -258,7 +258,7 @@ class Session:
         """They get no outcome."""
         for call in calls:
             self._calls.pop(call.id, None)
-            call.cancel()
+            self.host.runner.cancel(call)
 
     async def call(self, call: ToolCall | Mapping[str, Any]) -> Any:
         """A call by the host: the whole chain, once per call id, whoever asks. Its value as JSON.
