@@ -46,6 +46,7 @@ PUBLIC = {
     "SessionExistsError",
     "SessionInitEvent",
     "SessionLimits",
+    "SessionManager",
     "SessionNotFoundError",
     "StdoutEvent",
     "StoreError",

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT / "src"
 PACKAGE = "enclave_broker"
 # Python, its mark for type checkers, the engine, and what the engine is made of. Another kind of file is a decision.
-SUFFIXES = {".py", ".typed", ".wasm", ".sha256", ".c", ".js", ".patch"}
+SUFFIXES = {".py", ".typed", ".wasm", ".sha256", ".c", ".h", ".js"}
 
 
 def pip(*arguments: str | Path) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "SessionExistsError",
     "SessionInitEvent",
     "SessionLimits",
+    "SessionManager",
     "SessionNotFoundError",
     "StdoutEvent",
     "StoreError",
@@ -66,6 +67,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from enclave_broker.broker.broker import Broker, create_session
+    from enclave_broker.broker.sessions.manager import SessionManager
     from enclave_broker.broker.sessions.session import Session
     from enclave_broker.broker.tools.context import ToolContext
     from enclave_broker.broker.tools.tool import Tool
@@ -148,6 +150,7 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "ScriptError": "types.results",
         "SecretError": "types.errors",
         "Session": "broker.sessions.session",
+        "SessionManager": "broker.sessions.manager",
         "SessionClosedError": "types.errors",
         "SessionError": "types.errors",
         "SessionExistsError": "types.errors",

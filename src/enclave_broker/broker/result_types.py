@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -27,6 +28,8 @@ def typed(result_type: Any) -> Check:
         return _as_it_is
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(result_type)
+        if not adapter.pydantic_complete:
+            raise TypeError("it names a type that isn't there")
     except (PydanticUserError, TypeError) as error:
         raise ConfigurationError(
             f"result_type {result_type!r} is nothing that a value can be checked against"
@@ -36,7 +39,7 @@ def typed(result_type: Any) -> Check:
         if not result.ok:
             return result
         try:
-            return replace(result, value=adapter.validate_python(result.value))
+            return replace(result, value=adapter.validate_json(msgspec.json.encode(result.value), strict=True))
         except ValidationError as error:
             reasons = [_reason(item) for item in error.errors(include_url=False)[:MAX_REASONS]]
             message = f"the script's value is invalid: {'; '.join(reasons)}"

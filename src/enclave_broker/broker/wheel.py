@@ -63,7 +63,10 @@ class Wheel:
         now = max(last, int(self._loop.time() / self._tick))
         for slot in range(last + 1, now + 1) if now - last < len(self._slots) else sorted(self._slots):
             if slot <= now:
-                for alarm in self._slots.pop(slot, {}):
+                due = self._slots.pop(slot, {})
+                while due:  # one that rings may cancel others of its slot, and itself
+                    alarm = next(iter(due))
+                    del due[alarm]
                     alarm.due()
         self._timer = None
         if self._slots:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from ctypes import c_uint64, memmove, memset, string_at
+from ctypes import c_uint32, c_uint64, memmove, string_at
 from typing import NamedTuple
 
 from enclave_broker.core import wasmtime_api as api
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 class Engine:
-    """The compiled module, and room for instances of it. One a process, for as long as that lives."""
+    """The compiled module, and room for instances of it. One a process is enough; `close` gives its room back."""
 
     def __init__(self, image_path: str | os.PathLike[str], *, max_instances: int = 1200) -> None:
         """Maps the image that compile.py made. Raises WasmtimeError if it isn't for this machine and version."""
@@ -72,7 +72,16 @@ class Engine:
         linker = api.linker_new(self._engine)
         api.check(api.linker_traps(linker, module))
         api.check(api.linker_instantiate_pre(linker, module, ctypes.byref(pre)))
+        api.linker_delete(linker)
+        api.module_delete(module)
         return pre.value or 0
+
+    def close(self) -> None:
+        """Free it. Every instance has to be closed before, and nothing may use it afterwards. Idempotent."""
+        engine, self._engine = self._engine, 0
+        if engine:
+            api.pre_delete(self.pre)
+            api.engine_delete(engine)
 
     def tick(self) -> None:
         """Moves the epoch: steps that have used up their slice stop. From any thread."""
@@ -92,7 +101,18 @@ class Engine:
 class Instance:
     """One realm, for one execution: `start` once, then `deliver` until a step has ended, and `close` in any case."""
 
-    __slots__ = ("_base", "_block", "_bound", "_context", "_engine", "_future", "_place", "_store", "slice_ticks")
+    __slots__ = (
+        "_base",
+        "_block",
+        "_bound",
+        "_committed",
+        "_context",
+        "_engine",
+        "_future",
+        "_place",
+        "_store",
+        "slice_ticks",
+    )
 
     def __init__(self, engine: Engine, max_memory_bytes: int) -> None:
         self.slice_ticks = 2
@@ -155,7 +175,7 @@ class Instance:
             raise WasmtimeError("a step of this instance is under way" if self._store else "the instance is closed")
         size, block, context = len(body), self._block, self._context
         function = self.function(name, slot)
-        memset(self._base + self._engine.report + _COMMITTED, 0, 4)  # not the last step's, should this one end at once
+        self._committed.value = 0  # not the last step's, should this one end at once
         at = self._engine.input
         if size > _SMALL_INPUT_BYTES:
             try:
@@ -193,7 +213,8 @@ class Instance:
 
     def bind(self) -> None:
         """Finds this instance's memory. Called by Engine, once."""
-        self._base = api.memory_data(self._context, self.function(b"memory", _MEMORY))
+        self._base = base = api.memory_data(self._context, self.function(b"memory", _MEMORY))
+        self._committed = c_uint32.from_address(base + self._engine.report + _COMMITTED)
 
     def function(self, name: bytes, slot: int) -> int:
         """The address of an export, looked up once and kept in its slot of the block."""

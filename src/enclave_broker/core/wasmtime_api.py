@@ -63,12 +63,16 @@ def _slow(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
 
 config_new = _quick("wasm_config_new", _P)
 engine_new = _slow("wasm_engine_new_with_config", _P, _P)
+engine_delete = _slow("wasm_engine_delete", None, _P)
 increment_epoch = _quick("wasmtime_engine_increment_epoch", None, _P)
 
 module_new = _slow("wasmtime_module_new", _P, _P, _P, c_size_t, _P)
 module_serialize = _slow("wasmtime_module_serialize", _P, _P, _P)
 module_deserialize_file = _slow("wasmtime_module_deserialize_file", _P, _P, c_char_p, _P)
 linker_new = _quick("wasmtime_linker_new", _P, _P)
+module_delete = _slow("wasmtime_module_delete", None, _P)
+linker_delete = _slow("wasmtime_linker_delete", None, _P)
+pre_delete = _slow("wasmtime_instance_pre_delete", None, _P)
 linker_traps = _slow("wasmtime_linker_define_unknown_imports_as_traps", _P, _P, _P)
 linker_instantiate_pre = _slow("wasmtime_linker_instantiate_pre", _P, _P, _P, _P)
 

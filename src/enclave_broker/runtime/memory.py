@@ -143,8 +143,9 @@ class MemoryRuntime:
         self._ticker.start()
 
     def _tick(self) -> None:
+        engine = self.engine
         while not self._stop.wait(TICK):
-            self.engine.tick()
+            engine.tick()
 
     def run(self, body: bytes, key: Key, listener: Listener) -> MemoryRun:
         run = MemoryRun(self, body, listener)
@@ -157,3 +158,6 @@ class MemoryRuntime:
         self._stop.set()
         if self._ticker is not None:
             self._ticker.join()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from enclave_broker.runtime.frames import PROTOCOL, STEP, Down, FrameDecoder, FrameError, Hello, Up, pack
-from enclave_broker.runtime.hardening import missing
+from enclave_broker.runtime.hardening import Report, missing
 from enclave_broker.runtime.runtime import Key, Listener, StepTaken
 from enclave_broker.types.errors import ConfigurationError, RuntimeLostError
 from enclave_broker.types.messages import Verdict
@@ -181,10 +181,15 @@ class WorkerProcess(asyncio.Protocol):
             raise ConfigurationError("the worker is of another version than the broker: install the package anew")
         if hello.pid != self._process.pid:
             raise ConfigurationError("the worker gave another process id than its own")
-        walls = missing(self._process.pid, hello.threads)
-        if walls and not weak:
+        if weak:
+            return
+        walls = msgspec.json.decode(hello.walls, type=Report)
+        lines = [wall.line for wall in walls.walls if wall.required and not wall.ok]
+        if not lines:  # a worker that lacks a wall by its own word has ended
+            lines = [f"missing: {name}, not seen from outside" for name in missing(self._process.pid, hello.threads)]
+        if lines:
             raise ConfigurationError(
-                f"the sandbox can't be built on this machine: missing {', '.join(walls)}. "
+                f"the sandbox can't be built on this machine: {'; '.join(lines)}. "
                 "`enclave-broker doctor` shows each wall; Broker(weak_sandbox=True) or --weak-sandbox runs without them"
             )
 

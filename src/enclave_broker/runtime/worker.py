@@ -22,7 +22,7 @@ import msgspec
 
 from enclave_broker.core.javascript import Engine, Instance, Step
 from enclave_broker.runtime.frames import HEADER, PROTOCOL, STEP, Down, Hello, Up, pack
-from enclave_broker.runtime.hardening import enter
+from enclave_broker.runtime.hardening import WallsMissingError, enter
 from enclave_broker.types.messages import StartMessage, Verdict, encode_inputs, encode_start, start_budget
 
 __all__ = ["Worker", "main"]
@@ -295,12 +295,18 @@ def main(argv: list[str]) -> None:
     )
     warm_up(engine)
     worker = Worker(channel, engine)
-    report = enter(
-        channel=channel_fd, image=image_fd, parent=parent, start_threads=worker.start_threads, weak=bool(weak)
-    )
+    walls_stand = True
+    try:
+        report = enter(
+            channel=channel_fd, image=image_fd, parent=parent, start_threads=worker.start_threads, weak=bool(weak)
+        )
+    except WallsMissingError as error:  # the broker says why it doesn't start
+        report, walls_stand = error.report, False
     walls = msgspec.Raw(msgspec.json.encode(report))
     hello = Hello(protocol=PROTOCOL, pid=os.getpid(), engines={"javascript": argv[6]}, threads=3, walls=walls)
     channel.sendall(pack(Up.HELLO, 0, msgspec.json.encode(hello)))
+    if not walls_stand:
+        os._exit(1)
     status = 1
     try:
         worker.serve()

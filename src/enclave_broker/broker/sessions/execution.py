@@ -25,7 +25,6 @@ from enclave_broker.broker.store.records import (
     TimerExpired,
 )
 from enclave_broker.runtime.runtime import Key, Run, StepTaken
-from enclave_broker.types.errors import EnclaveError
 from enclave_broker.types.events import DeadlineExceededEvent, FinalEvent, LogEvent, StdoutEvent, ToolResultAppliedEvent
 from enclave_broker.types.messages import (
     CallEffect,
@@ -108,7 +107,10 @@ class Execution:
     # -- start -----------------------------------------------------------------------------------------------------
 
     def start(self, code: str, language: str) -> None:
-        """Record the start and hand the code to a runtime; whatever fails, there is a final."""
+        """Hand the code to a runtime and record the start; from then on there is a final, whatever fails.
+
+        Raises OverloadedError, and has changed nothing, when the runtime has no room.
+        """
         session, limits = self._session, self._session.limits
         host = session.host
         self._started_at = host.loop.time()
@@ -124,13 +126,15 @@ class Execution:
             max_timers=limits.max_timers,
             cpu_ms=max(1, int(limits.cpu_time * 1000)),
         )
+        too_long = len(code) > limits.max_code_bytes or len(code.encode("utf-8", "replace")) > limits.max_code_bytes
+        if not too_long:  # nothing leaves for the runtime before this turn of the loop is over
+            self._run = host.runtime.run(encode_start(message), Key(language, session.tenant), self)
         self.first_index = len(session.log.records)
         batch = session.log.batch()
-        batch.weight = len(code)
-        session.open(
-            batch, ExecutionStarted(language, host.runtime.engines[language], message, limits, session.principal)
-        )
-        if len(code) > limits.max_code_bytes or len(code.encode("utf-8", "replace")) > limits.max_code_bytes:
+        batch.weight = min(len(code), limits.max_code_bytes)
+        engine = host.runtime.engines[language]
+        session.opened(self, batch, ExecutionStarted(language, engine, message, limits, session.principal))
+        if too_long:
             self.decide(
                 "CODE_TOO_LARGE", f"the code is larger than the {limits.max_code_bytes} bytes of max_code_bytes"
             )
@@ -138,10 +142,6 @@ class Execution:
         self._alarms.append(host.wheel.after(limits.timeout, self._expire))
         if limits.deadline is not None:
             self._alarms.append(host.wheel.after(limits.deadline, self._miss_deadline))
-        try:
-            self._run = host.runtime.run(encode_start(message), Key(language, session.tenant), self)
-        except EnclaveError as error:
-            self.decide(error.code, error.message)
 
     def _tick(self) -> float:
         """Milliseconds since the epoch, whole, and never back: what the script's clock shows."""
@@ -183,9 +183,10 @@ class Execution:
     def _cut_off(self, effects: list[Effect], verdict: Verdict) -> None:
         """Of a step that was cut off what it had printed counts; its calls and timers never came to be."""
         batch = self._session.log.batch()
-        for effect in effects:
-            if isinstance(effect, ConsoleEffect):
-                self._console(effect, batch)
+        printed = [effect for effect in effects if isinstance(effect, ConsoleEffect)]
+        for effect in printed:
+            # The line that went over the limit is cut where the limit is.
+            self._console(effect, batch, whole=verdict is not Verdict.STDOUT_LIMIT or effect is not printed[-1])
         error = verdict_error(verdict, self._session.limits)
         batch.fact(Decided(error))
         self.finish("failed", msgspec.UNSET, error, batch, closes=True)
@@ -234,13 +235,15 @@ class Execution:
         else:
             self.settled = Failed(failure_of("EXECUTION_ERROR", STUCK))
 
-    def _console(self, effect: ConsoleEffect, batch: Batch) -> None:
+    def _console(self, effect: ConsoleEffect, batch: Batch, *, whole: bool = True) -> None:
         text = effect.text
+        if not text and not whole:
+            return
         size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         batch.weight += size
         if effect.level < 2:
-            self._stdout_bytes += size + 1
-            batch.event(StdoutEvent, PRINTED, chunk=text + "\n")
+            self._stdout_bytes += size + whole
+            batch.event(StdoutEvent, PRINTED, chunk=text + "\n" if whole else text)
         else:
             batch.event(LogEvent, PRINTED, level=LEVELS[effect.level], message=text)
 

@@ -26,8 +26,10 @@ RETRY_AFTER = 1.0
 
 
 class SessionManager:
-    """At most `max_concurrent_sessions` at a time; one with nothing to run ends `session_timeout` seconds after its
-    last execution. `cleanup_interval` is how often that is looked at, in seconds.
+    """At most `max_concurrent_sessions` that are open at a time.
+
+    One with nothing to run ends `session_timeout` seconds after its last execution; `cleanup_interval` is how often that
+    is looked at, in seconds.
 
     Raises ConfigurationError for a value of the wrong type or range.
     """
@@ -47,6 +49,8 @@ class SessionManager:
         self._timeout = seconds(session_timeout, "session_timeout")
         self._interval = seconds(cleanup_interval, "cleanup_interval")
         self._sessions: dict[str, Session] = {}
+        self._open = 0
+        """Of these, how many are not closed."""
         self._host: Host | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -72,7 +76,7 @@ class SessionManager:
         host = self._host
         if host is None:
             raise ClosedError("the broker has not started or is closed")
-        if len(self._sessions) >= self._maximum:
+        if self._open >= self._maximum:
             raise OverloadedError(
                 f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
             )
@@ -80,8 +84,16 @@ class SessionManager:
         if id in self._sessions:
             raise SessionExistsError(f"session {id} exists already")
         session = Session(
-            host, id, sources=sources, principal=principal, limits=limits, allowed=allowed, metadata=metadata
+            host,
+            id,
+            sources=sources,
+            principal=principal,
+            limits=limits,
+            allowed=allowed,
+            metadata=metadata,
+            on_closed=self._closed,
         )
+        self._open += 1
         self._sessions[id] = session
         if self._sweep_timer is None:
             self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
@@ -111,6 +123,10 @@ class SessionManager:
             return False
         session.close("SESSION_CANCELLED", "the session was destroyed", status="cancelled")
         return True
+
+    def _closed(self, session: Session) -> None:
+        """A closed session makes room; it stays readable for `session_timeout`."""
+        self._open -= 1
 
     def forget(self, session: Session) -> None:
         """A finished session leaves nothing behind."""

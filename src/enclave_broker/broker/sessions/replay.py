@@ -108,7 +108,7 @@ def _add(execution: Recorded, record: Record) -> None:
             execution.timers += timers
         case Printed():
             if isinstance(record.public, StdoutEvent):
-                execution.output.append(("info", record.public.chunk[:-1]))
+                execution.output.append(("info", record.public.chunk.removesuffix("\n")))
             elif isinstance(record.public, LogEvent):
                 execution.output.append((record.public.level, record.public.message))
         case Decided():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, cast
 
@@ -24,7 +24,7 @@ from enclave_broker.broker.store.records import CallRequested, CallSettled, Exec
 from enclave_broker.broker.tools.context import LogLine, Progress
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.calls import ToolCall
-from enclave_broker.types.errors import ConfigurationError, MaxToolCallsError, SessionClosedError
+from enclave_broker.types.errors import ConfigurationError, MaxToolCallsError, OverloadedError, SessionClosedError
 from enclave_broker.types.events import (
     Event,
     LogEvent,
@@ -60,6 +60,7 @@ class Session:
         limits: SessionLimits,
         allowed: tuple[Glob, ...] | None,
         metadata: Mapping[str, Any],
+        on_closed: Callable[[Session], None],
     ) -> None:
         self.host = host
         self.sources = sources
@@ -73,6 +74,7 @@ class Session:
         self.call_count = 0
         self._created = sources.now()
         self._allowed = allowed
+        self._on_closed = on_closed
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}
         self._execution: Execution | None = None
@@ -88,6 +90,11 @@ class Session:
         if self._state is State.RUNNING and self.running:
             return State.WAITING_FOR_TOOL.value
         return self._state.value
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be executed in it any more."""
+        return self._closed
 
     @property
     def tenant(self) -> str:
@@ -123,12 +130,26 @@ class Session:
             raise SessionClosedError(f"session {self.id} is closed ({self._state.value})")
         if self._execution is not None and not self._execution.over:
             raise SessionClosedError(f"session {self.id} still runs its last code: wait for it, or cancel it")
-        self._state = check(self._state, State.RUNNING)
-        self.call_count = 0
-        self.idle_since = None
-        self._execution = execution = Execution(self)
-        execution.start(code, language)
+        execution = Execution(self)
+        before, self.call_count = self.call_count, 0
+        try:
+            execution.start(code, language)
+        except OverloadedError:
+            self.call_count = before
+            raise
         return execution
+
+    def opened(self, execution: Execution, batch: Batch, fact: ExecutionStarted) -> None:
+        """The execution has a place: its first record, which is `session_init` too if it is the session's first."""
+        self._execution = execution
+        self._state = check(self._state, State.RUNNING)
+        self.idle_since = None
+        if self.log.records:
+            batch.fact(fact)
+        else:
+            expires = self.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
+        self.log.append(batch)
 
     async def wait(self) -> ExecutionResult[Any]:
         """The result of the current execution. Cancelling this is safe.
@@ -161,9 +182,16 @@ class Session:
         self._drop(list(self._calls.values()))
         if self._state not in FINISHED:
             self._state = check(self._state, State.CANCELLED)
-        self._closed = True
-        self.log.close()
+        self._close()
         return ran
+
+    def _close(self) -> None:
+        """Nothing runs in it any more; what it was can still be read."""
+        if not self._closed:
+            self._closed = True
+            self.idle_since = self.host.loop.time()
+            self.log.close()
+            self._on_closed(self)
 
     async def events(self, from_seq: int = 1) -> AsyncIterator[Event]:
         """History from `from_seq` (inclusive), then live, to the first final at or after it. Any number of readers."""
@@ -198,15 +226,6 @@ class Session:
                 closes=True,
             )
 
-    def open(self, batch: Batch, fact: ExecutionStarted) -> None:
-        """An execution's first record; the session's first is `session_init` too."""
-        if self.log.records:
-            batch.fact(fact)
-        else:
-            expires = self.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
-        self.log.append(batch)
-
     def finished(self, status: Status, batch: Batch, *, closes: bool) -> None:
         """The execution's last batch. Its calls are over, too."""
         self.log.append(batch)
@@ -216,8 +235,7 @@ class Session:
         self._state = check(self._state, State(status))
         self.idle_since = self.host.loop.time()
         if closes:
-            self._closed = True
-            self.log.close()
+            self._close()
 
     # -- calls -----------------------------------------------------------------------------------------------------
 

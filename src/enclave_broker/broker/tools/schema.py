@@ -175,7 +175,9 @@ def _harden(schema: Any, *, open_: bool) -> Any:
     if kind in _COLLECTIONS:
         made["fail_fast"] = True
     elif kind in _OBJECTS and not open_:
-        made.setdefault("extra_behavior", "forbid")
+        # pydantic itself writes "ignore" for a TypedDict; a choice of its author's stands in its configuration.
+        if kind != "typed-dict" or "extra_fields_behavior" not in cast("dict[str, Any]", node.get("config") or {}):
+            made["extra_behavior"] = "forbid"
     elif kind == "float":
         made.setdefault("allow_inf_nan", False)
     return made

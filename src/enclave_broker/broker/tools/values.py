@@ -200,6 +200,6 @@ def _is_json(text: bytes) -> bool:
 
 def _too_large(tool_name: str, size: str, max_bytes: int) -> ToolResultTooLargeError:
     return ToolResultTooLargeError(
-        f"the result of {tool_name} has {size} bytes as JSON, at most {max_bytes:,} are allowed: ask for less at once",
+        f"the result of {tool_name} has {size} bytes as JSON; at most {max_bytes:,} are allowed: ask for less at once",
         details={"limit": max_bytes},
     )

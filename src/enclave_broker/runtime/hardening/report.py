@@ -41,8 +41,12 @@ class Report(msgspec.Struct, frozen=True):
         return [wall.line for wall in self.walls]
 
     def without(self, names: Iterable[str], detail: str) -> Report:
-        """The same, but the walls called `names` are missing and required, with `detail` as the reason."""
-        gone = {name: Wall(name, ok=False, required=True, detail=detail) for name in names}
+        """The same, but the walls called `names` are missing and required, with `detail` as the reason.
+
+        One that is known to be missing keeps its own reason.
+        """
+        known = {wall.name: wall.detail for wall in self.walls if not wall.ok}
+        gone = {name: Wall(name, ok=False, required=True, detail=known.get(name, detail)) for name in names}
         return Report([gone.pop(wall.name, wall) for wall in self.walls] + list(gone.values()))
 
 

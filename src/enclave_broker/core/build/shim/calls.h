@@ -86,7 +86,8 @@ static JSValue unfit_arguments(JSContext *c, Text *json, JSValueConst arguments)
 {
     JSValue error;
     if (json->over)
-        error = new_limit_error(c, "ARGUMENTS_TOO_LARGE", "the call's arguments are larger than %u bytes", max_args_bytes);
+        error = new_limit_error(c, "ARGUMENTS_TOO_LARGE", "the call's arguments are larger than %u bytes",
+                                max_args_bytes);
     else if (JS_HasException(c))
         error = take_exception(c);
     else
@@ -116,7 +117,8 @@ static JSValue call_tool(JSContext *c, JSValueConst this_value, int count, JSVal
     if (outcome != WRITTEN || json.over || json.at[start] != '{') {
         promise = unfit_arguments(c, &json, given[1]);
     } else if (calls_made >= max_calls) {
-        promise = rejected(c, new_limit_error(c, "MAX_TOOL_CALLS", "a script may make %u tool calls, no more", max_calls));
+        JSValue error = new_limit_error(c, "MAX_TOOL_CALLS", "a script may make %u tool calls, no more", max_calls);
+        promise = rejected(c, error);
     } else {
         Call *call = call_slot(++calls_made);
         call->id = calls_made;
@@ -148,8 +150,9 @@ static void finish_call(JSContext *c, uint32_t id, JSValue value, bool is_error)
     calls_open--;
     if (is_error && JS_IsObject(value) && JS_VALUE_GET_OBJ(value)->class_id == JS_CLASS_OBJECT) {
         JSValue fields = value;
-        value = new_call_error(c, JS_GetPropertyStr(c, fields, "name"), JS_GetPropertyStr(c, fields, "code"),
-                               JS_GetPropertyStr(c, fields, "message"), JS_GetPropertyStr(c, fields, "details"), call.site);
+        JSValue name = JS_GetPropertyStr(c, fields, "name"), code = JS_GetPropertyStr(c, fields, "code");
+        JSValue message = JS_GetPropertyStr(c, fields, "message"), details = JS_GetPropertyStr(c, fields, "details");
+        value = new_call_error(c, name, code, message, details, call.site);
         JS_FreeValue(c, fields);
     }
     settle(c, call.promise, value, is_error);

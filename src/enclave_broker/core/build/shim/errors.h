@@ -75,7 +75,8 @@ static JSValue site_stack(JSContext *c, const Site *site)
 }
 
 /* An Error as a tool call rejects with. Takes over its values; `name` and `details` may be undefined. */
-static JSValue new_call_error(JSContext *c, JSValue name, JSValue code, JSValue message, JSValue details, const Site *site)
+static JSValue new_call_error(JSContext *c, JSValue name, JSValue code, JSValue message, JSValue details,
+                              const Site *site)
 {
     JSValue error = JS_NewObjectClass(c, JS_CLASS_ERROR);
     JSObject *object = JS_VALUE_GET_OBJ(error);
@@ -96,7 +97,8 @@ static JSValue new_limit_error(JSContext *c, const char *code, const char *forma
     char message[200];
     snprintf(message, sizeof message, format, number);
     Site *site = take_site(c);
-    JSValue error = new_call_error(c, JS_UNDEFINED, JS_NewString(c, code), JS_NewString(c, message), JS_UNDEFINED, site);
+    JSValue text = JS_NewString(c, message);
+    JSValue error = new_call_error(c, JS_UNDEFINED, JS_NewString(c, code), text, JS_UNDEFINED, site);
     free_site(c, site);
     return error;
 }
@@ -259,7 +261,8 @@ static void put_failure(Text *text, JSContext *c, JSValueConst error, const char
     if (code) {
         put_chars(text, ",\"code\":");
         put_quoted(text, code, strlen(code));
-    } else if (!JS_IsObject(error) || JS_VALUE_GET_OBJ(error)->class_id != JS_CLASS_DOM_EXCEPTION) { /* theirs are old numbers */
+    } else if (!JS_IsObject(error) || JS_VALUE_GET_OBJ(error)->class_id != JS_CLASS_DOM_EXCEPTION) {
+        /* the code of a DOMException is a number that its name says better */
         JSValue own = text_property(c, error, "code");
         if (JS_IsString(own))
             put_text_field(text, c, ",\"code\":", own, MAX_NAME);

@@ -54,7 +54,8 @@ static JSValue encode(JSContext *c, JSValueConst this_value, int count, JSValueC
     return bytes;
 }
 
-/* The length of the character at the start: 0 for a wrong one, -1 for one that lacks its end. `bad`: bytes to replace. */
+/* The length of the character at the start: 0 for a wrong one, -1 for one that lacks its end; `bad` bytes of which are
+   to be replaced by one U+FFFD. */
 static int utf8_length(const uint8_t *at, size_t left, size_t *bad)
 {
     uint8_t first = at[0], low = 0x80, high = 0xbf;

@@ -1,6 +1,6 @@
-/* The heap: a two-level segregated fit over one run of memory at the end of ours. Constant time, neighbours that are free
-   are joined, what was freed last is used first: few pages are touched. The C library's allocator of this compiler rounds
-   to powers of two and never joins, so that a script would get half of its memory.
+/* The heap: a two-level segregated fit over one run of memory at the end of ours. Constant time; free neighbours are
+   joined; what was freed last is used first, so that few pages are touched. The allocator of this compiler's C library
+   rounds to powers of two and never joins: a script would get half of its memory.
 
    No request fails: what can't be had ends the engine with a verdict, which a script can't catch. */
 
@@ -163,6 +163,18 @@ static void reserve_heap(uint32_t bytes)
     if (there < bytes)
         grow_heap(bytes - there);
     memset(last_free + 1, 0, chunk_size(last_free) - sizeof *last_free);
+}
+
+/* Takes every free chunk but the last for good, so that what is allocated from now on lies side by side. */
+static void retire_holes(void)
+{
+    for (uint32_t power = 0; power < POWERS; power++)
+        for (uint32_t class = 0; class < CLASSES; class++)
+            for (Chunk *chunk = free_chunks[power][class], *next; chunk; chunk = next) {
+                next = chunk->next;
+                if (chunk != last_free)
+                    unlink_chunk(chunk);
+            }
 }
 
 static uint32_t size_for(size_t bytes)

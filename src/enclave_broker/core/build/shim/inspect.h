@@ -1,4 +1,4 @@
-/* What console.log shows of a value: like Node's inspect, on one line. Runs nothing of the script: no getter, no proxy. */
+/* What console.log shows of a value: like Node's inspect, on one line. Nothing of the script runs meanwhile. */
 
 enum { SHOWN_DEPTH = 4, SHOWN_ITEMS = 100, SHOWN_CHARACTERS = 10000 };
 

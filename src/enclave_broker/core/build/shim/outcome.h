@@ -4,6 +4,7 @@ enum { MAX_UNHANDLED_TEXT = 2000 /* characters */ };
 
 typedef struct Rejection {
     JSValue promise, reason;
+    JSValue thrown_at; /* a stack, for a reason that brings none along */
 } Rejection;
 
 static uint32_t max_result_bytes;
@@ -11,27 +12,44 @@ static uint32_t max_result_bytes;
 static JSValue main_promise;
 static enum { PENDING, AWAITING_VALUE, SETTLED } main_state;
 
-/* Promises that were rejected in this step and that nobody has awaited yet. */
+/* Promises that were rejected in this step and that nobody has awaited yet; the script's own as well. */
 static Rejection *rejections;
 static uint32_t rejection_count, rejection_room;
+
+static void free_rejection(JSContext *c, Rejection *rejection)
+{
+    JS_FreeValue(c, rejection->promise);
+    JS_FreeValue(c, rejection->reason);
+    JS_FreeValue(c, rejection->thrown_at);
+}
+
+/* Takes a promise out of the list; returns where its reason was thrown, if that is known. */
+static JSValue forget_rejection(JSContext *c, JSValueConst promise)
+{
+    for (uint32_t i = 0; i < rejection_count; i++) {
+        if (JS_VALUE_GET_OBJ(rejections[i].promise) != JS_VALUE_GET_OBJ(promise))
+            continue;
+        Rejection found = rejections[i];
+        memmove(&rejections[i], &rejections[i + 1], sizeof *rejections * (--rejection_count - i));
+        JSValue thrown_at = JS_DupValue(c, found.thrown_at);
+        free_rejection(c, &found);
+        return thrown_at;
+    }
+    return JS_UNDEFINED;
+}
 
 static void on_rejection(JSContext *c, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
 {
     if (is_handled) {
-        for (uint32_t i = 0; i < rejection_count; i++)
-            if (JS_VALUE_GET_OBJ(rejections[i].promise) == JS_VALUE_GET_OBJ(promise)) {
-                JS_FreeValue(c, rejections[i].promise);
-                JS_FreeValue(c, rejections[i].reason);
-                memmove(&rejections[i], &rejections[i + 1], sizeof *rejections * (--rejection_count - i));
-                break;
-            }
+        JS_FreeValue(c, forget_rejection(c, promise));
         return;
     }
     if (rejection_count == rejection_room) {
         rejection_room = rejection_room ? rejection_room * 2 : 4;
         rejections = realloc(rejections, sizeof *rejections * rejection_room);
     }
-    rejections[rejection_count++] = (Rejection){JS_DupValue(c, promise), JS_DupValue(c, reason)};
+    rejections[rejection_count++] = (Rejection){JS_DupValue(c, promise), JS_DupValue(c, reason), c->error_back_trace};
+    c->error_back_trace = JS_UNDEFINED; /* the next that is thrown has a position of its own */
 }
 
 static void report_unhandled(JSContext *c, JSValueConst reason)
@@ -60,10 +78,8 @@ static void report_rejections(JSContext *c)
         if (!seen)
             report_unhandled(c, reported[i].reason);
     }
-    for (uint32_t i = 0; i < count; i++) {
-        JS_FreeValue(c, reported[i].promise);
-        JS_FreeValue(c, reported[i].reason);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        free_rejection(c, &reported[i]);
     free(reported);
 }
 
@@ -76,10 +92,10 @@ static void report_exception(JSContext *c)
 
 /* ---- the script's end ---- */
 
-static void end_with_failure(JSContext *c, JSValueConst error, const char *code)
+static void end_with_failure(JSContext *c, JSValueConst error, const char *code, JSValueConst thrown_at)
 {
     Text json = {0};
-    put_failure(&json, c, error, code, c->error_back_trace);
+    put_failure(&json, c, error, code, thrown_at);
     open_record(6);
     put_char(&outbox, ',');
     put(&outbox, json.at, json.length);
@@ -92,13 +108,13 @@ static void end_with_message(JSContext *c, JSValue message)
 {
     JSValue error = JS_NewObjectProto(c, JS_NULL);
     JS_DefinePropertyValueStr(c, error, "message", message, JS_PROP_C_W_E);
-    end_with_failure(c, error, "EXECUTION_ERROR");
+    end_with_failure(c, error, "EXECUTION_ERROR", JS_UNDEFINED);
     JS_FreeValue(c, error);
 }
 
 static void end_without_value(JSContext *c, JSValueConst value)
 {
-    Text text = {0};
+    Text text = {.limit = MAX_MESSAGE};
     put_chars(&text, "the script's value can't leave it: ");
     inspect(&text, c, value);
     put_chars(&text, JS_IsFunction(c, value) ? "; call it and return what it gives" : "");
@@ -119,7 +135,7 @@ static void end_with_value(JSContext *c, JSValueConst value)
         end_with_message(c, JS_NewString(c, message));
     } else if (outcome == FAILED) {
         JSValue error = take_exception(c);
-        end_with_failure(c, error, NULL);
+        end_with_failure(c, error, NULL, JS_UNDEFINED);
         JS_FreeValue(c, error);
     } else if (outcome == ABSENT && (JS_IsFunction(c, value) || JS_IsSymbol(value))) {
         end_without_value(c, value);
@@ -152,7 +168,6 @@ static void await_value(JSContext *c, JSValueConst value)
     JS_FreeValue(c, functions[0]);
     JS_FreeValue(c, functions[1]);
     JS_FreeValue(c, main_promise);
-    JS_PromiseMarkAsHandled(c, promise);
     main_promise = promise;
     main_state = AWAITING_VALUE;
 }
@@ -165,7 +180,9 @@ static void look_at_main(JSContext *c)
         return;
     JSValue value = JS_PromiseResult(c, main_promise);
     if (state == JS_PROMISE_REJECTED) {
-        end_with_failure(c, value, NULL);
+        JSValue thrown_at = forget_rejection(c, main_promise);
+        end_with_failure(c, value, NULL, thrown_at);
+        JS_FreeValue(c, thrown_at);
     } else if (main_state == AWAITING_VALUE) {
         end_with_value(c, value);
     } else { /* an async script's promise brings {value} */

@@ -16,6 +16,8 @@
   const publish = (name, value) =>
     defineProperty(global, name, { __proto__: null, value, writable: true, configurable: true });
 
+  const plain = (value) => ({ __proto__: null, value, writable: true, enumerable: true, configurable: true });
+
   for (const name of ["SharedArrayBuffer", "WeakRef", "FinalizationRegistry"]) delete global[name];
 
   // ---- tools.ns.name(args) is callTool("ns:name", args) ----
@@ -62,7 +64,7 @@
           while (next < count && !failed) {
             const index = next++;
             const value = await fn(items[index], index);
-            defineProperty(results, index, { __proto__: null, value, writable: true, enumerable: true, configurable: true });
+            defineProperty(results, index, plain(value));
             if (++done === count) resolve(results);
           }
         } catch (error) {
@@ -108,7 +110,8 @@
     if (value instanceof NativeArrayBuffer) return keep(value.slice(0));
     if (view(value)) {
       const buffer = copyOf(value.buffer, seen);
-      return keep(new value.constructor(buffer, value.byteOffset, value instanceof TypedArray ? value.length : value.byteLength));
+      const length = value instanceof TypedArray ? value.length : value.byteLength;
+      return keep(new value.constructor(buffer, value.byteOffset, length));
     }
     if (value instanceof NativeMap) {
       const copy = keep(new NativeMap());
@@ -127,8 +130,7 @@
     if (kind === "[object Promise]" || kind === "[object WeakMap]" || kind === "[object WeakSet]")
       throw new NativeDOMException(`${kind} can't be cloned`, "DataCloneError");
     const copy = keep({});
-    for (const key of keys(value))
-      defineProperty(copy, key, { __proto__: null, value: copyOf(value[key], seen), writable: true, enumerable: true, configurable: true });
+    for (const key of keys(value)) defineProperty(copy, key, plain(copyOf(value[key], seen)));
     return copy;
   };
   publish("structuredClone", function structuredClone(value) {
@@ -169,7 +171,8 @@
     #started = false;
     constructor(label = "utf-8", options = {}) {
       const name = `${label}`.trim().toLowerCase();
-      if (name !== "utf-8" && name !== "utf8") throw new NativeRangeError(`the encoding "${label}" is not supported, utf-8 is`);
+      if (name !== "utf-8" && name !== "utf8")
+        throw new NativeRangeError(`the encoding "${label}" is not supported, utf-8 is`);
       this.#fatal = !!options?.fatal;
       this.#keepMark = !!options?.ignoreBOM;
     }

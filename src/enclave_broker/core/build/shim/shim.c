@@ -1,7 +1,8 @@
 /* The engine's whole interface: QuickJS-NG with a shim around it, compiled as one unit so that it may use internals.
 
    The host calls in_address(n), writes n bytes there, sets the report's `committed` to 0, and calls start(n) or
-   deliver(n); what came of it stands in the report (machine.h). The layouts of what is written are those of types/messages.py, little-endian.
+   deliver(n); what came of it stands in the report (machine.h). The layouts of what is written are those of
+   types/messages.py, little-endian.
 
    The engine is a left fold over its inputs: each is settled with its own time and all that follows from it is run
    before the next is looked at. So how many come in one `deliver` makes no difference. */
@@ -144,13 +145,11 @@ void EXPORT(start)(uint32_t length)
     if (JS_IsException(main_promise)) { /* a script that runs rejects its promise instead */
         JSValue error = take_exception(context), name = data_property(context, error, JS_ATOM_name);
         const char *chars = JS_ToCString(context, name);
-        end_with_failure(context, error, chars && !strcmp(chars, "SyntaxError") ? "SYNTAX_ERROR" : NULL);
+        end_with_failure(context, error, chars && !strcmp(chars, "SyntaxError") ? "SYNTAX_ERROR" : NULL, JS_UNDEFINED);
         JS_FreeCString(context, chars);
         JS_FreeValue(context, name);
         JS_FreeValue(context, error);
         main_promise = JS_UNDEFINED;
-    } else {
-        JS_PromiseMarkAsHandled(context, main_promise);
     }
     drain(context);
     leave();
@@ -211,8 +210,8 @@ static void set_function(JSContext *c, JSValueConst on, const char *name, JSCFun
 
 static void set_magic(JSContext *c, JSValueConst on, const char *name, JSCFunctionMagic *function, int length, int magic)
 {
-    JS_DefinePropertyValueStr(c, on, name,
-                              JS_NewCFunctionMagic(c, function, name, length, JS_CFUNC_generic_magic, magic), HIDDEN);
+    JSValue value = JS_NewCFunctionMagic(c, function, name, length, JS_CFUNC_generic_magic, magic);
+    JS_DefinePropertyValueStr(c, on, name, value, HIDDEN);
 }
 
 static void add_globals(JSContext *c, JSValueConst global, JSValueConst host)
@@ -254,6 +253,14 @@ static JSContext *new_context(JSRuntime *of)
     return c;
 }
 
+/* Uses up what is left of QuickJS's arenas: a script's first allocations of each size would touch a page each. */
+static void retire_arenas(JSRuntime *of)
+{
+    for (int i = 0; i < JS_ARENA_BLOCK_SIZE_COUNT; i++)
+        while (!list_empty(&of->arena_state.free_arena_list[i]))
+            js_arena_malloc(of, arena_block_sizes[i] - sizeof(JSMallocBlockHeader));
+}
+
 /* Builds the realm and runs the prelude, which stands at in_address. Run once, when the image is made; 0 is success. */
 uint32_t EXPORT(init)(uint32_t length)
 {
@@ -281,6 +288,8 @@ uint32_t EXPORT(init)(uint32_t length)
     free(input);
     input = small_input;
     open_outbox();
+    retire_arenas(runtime);
+    retire_holes();
     reserve_heap(FREE_HEAP_BYTES);
     JS_SetGCThreshold(runtime, runtime->malloc_state.malloc_size + GARBAGE_BYTES);
     main_promise = JS_UNDEFINED;
