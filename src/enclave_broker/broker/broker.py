@@ -7,9 +7,9 @@ stands before a handler is calls/'s, where engines run is runtime/'s.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+import dataclasses
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -18,10 +18,10 @@ from typing import Any, Self, TypeVar, overload
 
 from enclave_broker.broker.calls.chain import compose
 from enclave_broker.broker.calls.runner import CallRunner
-from enclave_broker.broker.loop_thread import LoopThread
-from enclave_broker.broker.observers import EventCallback, Observers
+from enclave_broker.broker.lifecycle import Lifecycle, Running
+from enclave_broker.broker.observers import EventCallback
 from enclave_broker.broker.result_types import typed
-from enclave_broker.broker.sessions.host import Host, Sources, hand_over
+from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.tools.catalog import Catalog
@@ -32,7 +32,7 @@ from enclave_broker.broker.wheel import Wheel
 from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.runtime import Runtime
 from enclave_broker.types.calls import Effect, ToolCall
-from enclave_broker.types.errors import ClosedError, ConfigurationError
+from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import ANONYMOUS, Principal
 from enclave_broker.types.results import ExecutionResult
@@ -44,19 +44,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DRAIN_SECONDS = 5.0
 """How long leaving `async with broker` waits for what still runs."""
-
-
-class _Running:
-    """What exists between start and end, all of one loop."""
-
-    __slots__ = ("host", "observers", "runner", "runtime", "wheel")
-
-    def __init__(self, host: Host, runtime: Runtime, observers: Observers) -> None:
-        self.host = host
-        self.runtime = runtime
-        self.runner = host.runner
-        self.wheel = host.wheel
-        self.observers = observers
 
 
 class Broker:
@@ -82,7 +69,8 @@ class Broker:
             raise ConfigurationError("more than one runtime is not supported yet")
         self._catalog = Catalog()
         for name, handler in (tools or {}).items():
-            self._catalog.add(handler if isinstance(handler, Tool) else tool_from_function(handler, name=name))
+            tool = handler if isinstance(handler, Tool) else tool_from_function(handler, name=name)
+            self._catalog.add(dataclasses.replace(tool, name=name))
         self.sessions = sessions or SessionManager()
         self._limits = limits or SessionLimits()
         self.weak_sandbox = weak_sandbox
@@ -91,11 +79,7 @@ class Broker:
         self._sources = sources or Sources()
         self._threads = HandlerThreads()
         self._callbacks: list[EventCallback] = []
-        self._running: _Running | None = None
-        self._starting: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-        self._thread: LoopThread | None = None
+        self._life = Lifecycle(self._start)
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
@@ -145,82 +129,29 @@ class Broker:
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._closed = False
-        await self._ready()
+        await self._life.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end(drain=DRAIN_SECONDS if error is None else 0.0)
+        await self._life.leave(DRAIN_SECONDS if error is None else 0.0)
 
     async def aclose(self) -> None:
         """End everything: what runs gets SHUTTING_DOWN as its final. Idempotent; `async with` may start it again."""
-        self._closed = True
-        owner = self._owner()
-        if owner is not None:
-            await hand_over(owner, lambda: self._end(drain=0.0))
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.to_thread(thread.stop)
+        await self._life.close()
 
-    async def _end(self, *, drain: float) -> None:
-        running, self._running, self._loop = self._running, None, None
-        if running is not None:
-            await self.sessions.aclose(drain=drain)
-            await running.runner.aclose()
-            await running.observers.aclose()
-            await running.runtime.aclose()
-            running.wheel.close()
-
-    def _owner(self) -> asyncio.AbstractEventLoop | None:
-        """The running loop that the broker belongs to, if there is one."""
-        loop = self._loop
-        if loop is not None and not loop.is_running():
-            # That loop is over, and with it everything that hung on it: the workers end as their channels close.
-            self._running = self._loop = self._starting = None
-            return None
-        return loop
-
-    async def _ready(self) -> _Running:
-        """Start, once, in this loop."""
-        if self._running is not None:
-            return self._running
-        if self._closed:
-            raise ClosedError("the broker is closed; `async with broker` starts it again")
-        if self._starting is None:
-            self._loop = asyncio.get_running_loop()
-            self._starting = asyncio.ensure_future(self._start())
-        starting = self._starting
-        try:
-            await asyncio.shield(starting)
-        finally:
-            if starting.done() and self._starting is starting:
-                self._starting = None
-        if self._running is None:
-            raise ClosedError("the broker was closed while it started")
-        return self._running
-
-    async def _start(self) -> None:
+    async def _start(self) -> Running:
         loop = asyncio.get_running_loop()
         runtime: Runtime = self._runtimes[0] if self._runtimes else ProcessPool(weak_sandbox=self.weak_sandbox)
         try:
             await runtime.start()
         except BaseException:
-            self._loop = None
             await runtime.aclose()
             raise
         wheel = Wheel(loop)
         runner = CallRunner(compose(self._catalog, wheel, self._threads))
-        host = Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner)
-        self.sessions.attach(host)
-        self._running = _Running(host, runtime, Observers())
-
-    async def _here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        owner = self._owner()
-        if owner is None or owner is asyncio.get_running_loop():
-            return await make()
-        return await hand_over(owner, make)
+        return Running(Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner), runtime, self.sessions)
 
     @contextlib.asynccontextmanager
     async def override(
@@ -264,20 +195,17 @@ class Broker:
         Raises ConfigurationError for wrong options, OverloadedError when there is no room, ClosedError after `aclose`.
         """
         check = typed(result_type)
+        merged = self._limits_of(limits, timeout, deadline, max_tool_calls)
+        if on_event is not None and not callable(on_event):
+            raise ConfigurationError(f"on_event is a function of an event, not {on_event!r}")
 
         async def run() -> ExecutionResult[Any]:
-            session = await self._open(
-                allowed_tools,
-                principal,
-                _merge(limits or self._limits, timeout, deadline, max_tool_calls),
-                metadata,
-                None,
-            )
+            session = await self._open(allowed_tools, principal, merged, metadata, None)
             try:
                 execution = session.begin(code, language)
                 watching = None
-                if on_event is not None and self._running is not None:
-                    watching = self._running.observers.watch(session.events(), on_event)
+                if on_event is not None and self._life.running is not None:
+                    watching = self._life.running.observers.watch(session.events(), on_event)
                 result = await session.result_of(execution)
                 if watching is not None:
                     await watching
@@ -286,7 +214,7 @@ class Broker:
                 session.close("SESSION_CANCELLED", "whoever waited for the result went away", status="cancelled")
                 self.sessions.forget(session)
 
-        return await self._here(run)
+        return await self._life.here(run)
 
     def execute_sync(self, code: str, **options: Any) -> ExecutionResult[Any]:
         """`execute` for code without a loop, with the same options; beside a running loop (Jupyter) it works, too.
@@ -294,30 +222,7 @@ class Broker:
         The broker then lives in a thread of its own, and `async def` handlers run there. Raises RuntimeError when
         called in the very loop that the broker belongs to: there it could only wait for itself.
         """
-        owner = self._owner()
-        if owner is not None:
-            try:
-                inside = asyncio.get_running_loop() is owner
-            except RuntimeError:
-                inside = False
-            if inside:
-                raise RuntimeError("the broker runs in this event loop: use `await broker.execute(...)`")
-            future = asyncio.run_coroutine_threadsafe(self.execute(code, **options), owner)
-            try:
-                return future.result()
-            except BaseException:
-                future.cancel()
-                raise
-        if self._thread is None:
-            self._thread = LoopThread()
-            atexit.register(self._at_exit)
-        return self._thread.submit(self.execute(code, **options))
-
-    def _at_exit(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None and self._loop is thread.loop:
-            thread.submit(self._end(drain=0.0))
-            thread.stop()
+        return self._life.run_sync(lambda: self.execute(code, **options))
 
     async def create_session(
         self,
@@ -341,8 +246,16 @@ class Broker:
             if principal is not None:
                 raise ConfigurationError("principal and user_id say the same thing: give one of them")
             principal = Principal(user_id)
-        merged = _merge(limits or self._limits, timeout, deadline, max_tool_calls)
-        return await self._here(lambda: self._open(allowed_tools, principal, merged, metadata, session_id))
+        merged = self._limits_of(limits, timeout, deadline, max_tool_calls)
+        return await self._life.here(lambda: self._open(allowed_tools, principal, merged, metadata, session_id))
+
+    def _limits_of(
+        self, limits: SessionLimits | None, timeout: Any, deadline: Any, max_tool_calls: int | None
+    ) -> SessionLimits:
+        if limits is not None and not isinstance(limits, SessionLimits):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"limits is a SessionLimits, not {limits!r}")
+        base = limits or self._limits
+        return base.override(timeout=timeout, deadline=deadline, max_tool_calls=max_tool_calls)
 
     async def _open(
         self,
@@ -352,12 +265,17 @@ class Broker:
         metadata: Mapping[str, Any] | None,
         session_id: str | None,
     ) -> Session:
-        running = self._running or await self._ready()
+        if principal is not None and not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"principal is a Principal, not {principal!r}")
+        if metadata is not None and not isinstance(metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"metadata is a mapping of labels, not {metadata!r}")
+        allowed = _globs(allowed_tools)
+        running = self._life.running or await self._life.ready()
         session = self.sessions.open(
             sources=self._sources,
             principal=principal or ANONYMOUS,
             limits=limits,
-            allowed=_globs(allowed_tools),
+            allowed=allowed,
             metadata=metadata or {},
             session_id=session_id,
         )
@@ -372,10 +290,10 @@ class Broker:
         """
 
         async def run() -> Any:
-            await self._ready()
-            return await self.sessions.find_open(session_id).call(call)
+            await self._life.ready()
+            return await self.sessions.find_open(session_id).calls.call(call)
 
-        return await self._here(run)
+        return await self._life.here(run)
 
 
 async def create_session(broker: Broker, **options: Any) -> Session:
@@ -383,13 +301,9 @@ async def create_session(broker: Broker, **options: Any) -> Session:
     return await broker.create_session(**options)
 
 
-def _merge(limits: SessionLimits, timeout: Any, deadline: Any, max_tool_calls: int | None) -> SessionLimits:
-    return limits.override(timeout=timeout, deadline=deadline, max_tool_calls=max_tool_calls)
-
-
 def _globs(patterns: Sequence[str] | None) -> tuple[Glob, ...] | None:
     if patterns is None:
         return None
-    if isinstance(patterns, str):
-        raise ConfigurationError(f"allowed_tools is a list of names and globs: [{patterns!r}]")
+    if not isinstance(patterns, list | tuple | set | frozenset):
+        raise ConfigurationError(f"allowed_tools is a list of names and globs, not {patterns!r}")
     return tuple(compile_glob(pattern) for pattern in patterns)

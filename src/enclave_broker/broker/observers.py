@@ -46,8 +46,9 @@ async def _pump(events: AsyncIterator[Event], callback: EventCallback) -> None:
             result = callback(event)
             if inspect.isawaitable(result):
                 await result
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             # The run goes on whatever a watcher does; SystemExit out of a task would end the loop.
             log.exception("an event callback failed on %s %d of session %s", event.type, event.seq, event.session_id)

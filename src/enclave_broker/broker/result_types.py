@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.results import ExecutionResult, ScriptError
@@ -30,7 +29,7 @@ def typed(result_type: Any) -> Check:
         adapter: TypeAdapter[Any] = TypeAdapter(result_type)
         if not adapter.pydantic_complete:
             raise TypeError("it names a type that isn't there")
-    except (PydanticUserError, TypeError) as error:
+    except Exception as error:
         raise ConfigurationError(
             f"result_type {result_type!r} is nothing that a value can be checked against"
         ) from error

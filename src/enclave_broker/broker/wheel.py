@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["Alarm", "Wheel"]
+__all__ = ["TICK", "Alarm", "Wheel"]
 
 TICK = 0.05
+"""Seconds. An alarm rings at most so much late."""
 
 
 class Alarm:
@@ -60,7 +61,7 @@ class Wheel:
         self._timer = self._loop.call_at((last + 1) * self._tick, self._turn, last)
 
     def _turn(self, last: int) -> None:
-        now = max(last, int(self._loop.time() / self._tick))
+        now = max(last + 1, int(self._loop.time() / self._tick))  # by rounding, the clock may stand just below the tick
         for slot in range(last + 1, now + 1) if now - last < len(self._slots) else sorted(self._slots):
             if slot <= now:
                 due = self._slots.pop(slot, {})

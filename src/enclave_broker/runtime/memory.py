@@ -152,6 +152,9 @@ class MemoryRuntime:
         self.runs.add(run)
         return run
 
+    def abandon(self) -> None:
+        self._stop.set()
+
     async def aclose(self) -> None:
         for run in list(self.runs):
             run.lost("the broker is closed")

@@ -192,6 +192,16 @@ class ProcessPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def abandon(self) -> None:
+        """Its event loop is over: kill and reap what is there."""
+        self._closed = True
+        for worker in self._ready:
+            worker.abandon()
+        self._ready.clear()
+        if self._image >= 0:
+            os.close(self._image)
+            self._image = -1
+
     async def aclose(self) -> None:
         """End every run (their listeners hear `lost`) and every process. Idempotent."""
         self._closed = True

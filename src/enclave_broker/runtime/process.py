@@ -213,6 +213,15 @@ class WorkerProcess(asyncio.Protocol):
             run.lost(reason)
         self._on_end(self)
 
+    def abandon(self) -> None:
+        """Kill and reap without an event loop."""
+        self.ended = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+
     async def reap(self) -> None:
         """Wait for the killed process and close what is left of it."""
         process = self._process

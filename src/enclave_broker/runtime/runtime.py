@@ -83,6 +83,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """Its event loop is over: let every process go, without waiting for anything."""
+        ...
+
     async def aclose(self) -> None:
         """End every run (their listeners hear `lost`) and every process."""
         ...

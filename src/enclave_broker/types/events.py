@@ -29,7 +29,6 @@ __all__ = [
 
 PROTOCOL_VERSION = 2
 LogLevel = Literal["debug", "info", "warn", "error"]
-_OPTIONAL = (None, msgspec.UNSET)
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -41,13 +40,11 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel")
 
     def payload(self) -> dict[str, Any]:
         """The event's own fields under their wire names; optional ones are absent when unset."""
-        names = self.__struct_encode_fields__[2:]
         out: dict[str, Any] = {}
-        for field, name in zip(self.__struct_fields__[2:], names, strict=True):
-            value = getattr(self, field)
-            if value is None or value is msgspec.UNSET:
-                continue
-            out[name] = value
+        for field in msgspec.structs.fields(self)[2:]:
+            value = getattr(self, field.name)
+            if value is not msgspec.UNSET and (value is not None or field.default is not None):
+                out[field.encode_name] = value
         return out
 
     def to_wire(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def seconds(value: Any, name: str) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(f"{name} must be seconds as a number or a timedelta, not {value!r}")
-    if not math.isfinite(value) or not 0 < value <= MAX_SECONDS:
+    if not 0 < value <= MAX_SECONDS or not math.isfinite(value):
         raise ConfigurationError(f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {value!r}")
     return float(value)
 

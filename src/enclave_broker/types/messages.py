@@ -193,7 +193,10 @@ def decode_effects(body: bytes | memoryview) -> list[Effect]:
 
     Raises ValueError (msgspec's, or UnicodeDecodeError) for anything that an engine would not have written.
     """
-    return _effects.decode(body)
+    try:
+        return _effects.decode(body)
+    except RecursionError:
+        raise ValueError("effects that are nested deeper than any engine's") from None
 
 
 def start_budget(body: bytes) -> tuple[int, int]:

@@ -53,6 +53,10 @@ class Caller(Protocol):
     principal: Principal
     metadata: dict[str, Any]
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
     def allows(self, name: str) -> bool:
         """Whether the session's allow-list has the name."""
         ...
@@ -85,6 +89,7 @@ class Call:
         "id",
         "name",
         "outcome",
+        "progress",
         "progressed_at",
         "queued",
         "result",
@@ -117,10 +122,17 @@ class Call:
         self.result = b""
         self.outcome: Outcome | None = None
         self.deadline = 0.0
+        self.progress: Progress | None = None
+        """What the handler said last and nobody has been told yet."""
         self.progressed_at = 0.0
         self.alarm: Alarm | None = None
         self.task: asyncio.Task[None] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has its outcome or gets none."""
+        return self.state is CallState.SETTLED
 
     def settle(self, outcome: Outcome) -> bool:
         """Give the call its outcome; False if it has one. The first counts."""

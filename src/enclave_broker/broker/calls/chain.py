@@ -43,6 +43,8 @@ class Chain:
             waiting = apply(call)
             if waiting is not None:
                 await waiting
+            if call.is_settled:
+                return  # its session has ended meanwhile, or somebody else has answered
 
 
 def compose(catalog: Catalog, wheel: Wheel, threads: HandlerThreads) -> Chain:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +16,7 @@ from functools import partial
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.tools.context import LogLine, Progress, ToolContext
 from enclave_broker.broker.tools.threads import HandlerThreads
-from enclave_broker.broker.wheel import Wheel
+from enclave_broker.broker.wheel import TICK, Alarm, Wheel
 from enclave_broker.types.errors import ToolError, ToolTimeoutError, code_of_handler
 from enclave_broker.types.results import ScriptError
 
@@ -50,18 +49,23 @@ class Handler:
             context = _context(call, timeout) if tool.takes_context else None
             result = await tool.invoke(call.name, call.validated, context, self._threads)
         except ToolError as error:
+            self._refuse_late(call, timeout, alarm)
             # A handler speaks for itself, never with a code of the broker's.
             raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error
-        late = self._loop.time() - alarm.when
-        if late > 0:
-            # The alarm is due and has not rung: nothing else ran meanwhile.
-            log.error(
-                "tool %s blocked the event loop for %.1f s; a function that blocks has to be a `def`",
-                call.name,
-                late + timeout,
-            )
-            raise _timeout(call, timeout)
+        except Exception:
+            self._refuse_late(call, timeout, alarm)
+            raise
+        self._refuse_late(call, timeout, alarm)
         call.result = tool.dump(result, limits.max_tool_result_bytes)
+
+    def _refuse_late(self, call: Call, timeout: float, alarm: Alarm) -> None:
+        """The handler's time is over, though the alarm has not rung."""
+        late = self._loop.time() - alarm.when
+        if late > 0 and not call.is_settled:
+            if late > TICK:  # by then the alarm would have rung
+                words = "tool %s blocked the event loop for %.1f s; a function that blocks has to be a `def`"
+                log.error(words, call.name, late + timeout)
+            raise _timeout(call, timeout)
 
 
 def _timeout(call: Call, timeout: float) -> ToolTimeoutError:
@@ -87,7 +91,7 @@ def _context(call: Call, timeout: float) -> ToolContext:
         idempotency_key=call.id,
         tool_name=call.name,
         principal=caller.principal,
-        deadline=datetime.fromtimestamp(time.time() + timeout, UTC),
+        deadline=datetime.fromtimestamp(caller.now() + timeout, UTC),
         metadata=caller.metadata,
         sink=sink,
     )

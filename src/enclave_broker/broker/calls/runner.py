@@ -15,6 +15,7 @@ import msgspec
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.calls.chain import Chain
+from enclave_broker.broker.tools.tool import HandlerAbortedError
 from enclave_broker.types.errors import ToolError
 from enclave_broker.types.results import ScriptError
 
@@ -24,6 +25,7 @@ log = logging.getLogger("enclave_broker.calls")
 
 MAX_MESSAGE_CHARACTERS = 10_000
 MAX_DETAILS_BYTES = 1 << 16
+MAX_DETAILS_LEVELS = 100
 CLOSE_SECONDS = 1.0
 """How long closing waits for handlers that were cancelled."""
 
@@ -68,17 +70,16 @@ class CallRunner:
         """None: the call has one already, or wants none."""
         try:
             await self._chain.run(call)
-            return Outcome(call.result)
+            return None if call.is_settled else Outcome(call.result)
         except asyncio.CancelledError:
             if call.state is CallState.SETTLED:
                 return None
-            return Outcome(error=ScriptError(code="EXECUTION_ERROR", message=f"tool {call.name!r} was cancelled"))
+            return Outcome(error=self._explain(call, HandlerAbortedError(f"{call.name} cancelled itself")))
         except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
             return Outcome(error=self._explain(call, error), rule=call.step)
 
     def _explain(self, call: Call, error: BaseException) -> ScriptError:
-        if isinstance(error, ToolError):
-            message = str(error.message)[:MAX_MESSAGE_CHARACTERS]
+        if isinstance(error, ToolError) and (message := _text(error.message)) is not None:
             return ScriptError(code=error.code, message=message, name="ToolError", details=_details(call, error))
         error_id = secrets.token_hex(6)
         log.error("tool %s failed (error id %s)", call.name, error_id, exc_info=error)
@@ -95,15 +96,35 @@ class CallRunner:
                 log.error("%d tool handlers ignore their cancellation and are left behind", len(resisting))
 
 
+def _text(message: object) -> str | None:
+    """A tool's message as text that can be sent; None if it is none."""
+    try:
+        return str(message)[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 a tool's own object may do anything
+        return None
+
+
 def _details(call: Call, error: ToolError) -> Any:
     """What a tool adds to its error, if it is JSON and of moderate size."""
     if error.details is None:
         return None
     try:
         text = msgspec.json.encode(error.details)
-        if len(text) <= MAX_DETAILS_BYTES:
+        if len(text) <= MAX_DETAILS_BYTES and _depth(text) <= MAX_DETAILS_LEVELS:
             return msgspec.json.decode(text)
         log.warning("tool %s: an error's details of %d bytes are left out", call.name, len(text))
     except (TypeError, ValueError, RecursionError) as fault:
         log.warning("tool %s: an error's details are no JSON and left out: %s", call.name, fault)
     return None
+
+
+def _depth(text: bytes) -> int:
+    """Levels of a JSON text, at most: brackets in strings count, too."""
+    depth = deepest = 0
+    for byte in text:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

@@ -14,6 +14,7 @@ import msgspec
 
 from enclave_broker.broker.calls.call import Call, Outcome
 from enclave_broker.broker.sessions.log import Batch
+from enclave_broker.broker.sessions.timers import Timers
 from enclave_broker.broker.sessions.verdicts import STUCK, failure_of, script_error, verdict_error
 from enclave_broker.broker.store.records import (
     CallSettled,
@@ -61,8 +62,6 @@ MAX_DELAY_MS = float(2**31 - 1)
 PRINTED = Printed()
 TIMER_BYTES = 16
 """What a fired timer weighs in the log."""
-SAME_TIME = 1e-9
-"""Seconds between timers that one step sets for the same time: the loop's heap doesn't keep their order by itself."""
 
 
 class Execution:
@@ -91,7 +90,7 @@ class Execution:
         self._session = session
         self._run: Run | None = None
         self._alarms: list[Alarm] = []
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._timers = Timers(session.host.loop, self._fire)
         self._calls_seen = self._timers_seen = 0
         self._undone = 1
         """Deliveries, the start among them, that the engine has not worked off."""
@@ -170,13 +169,15 @@ class Execution:
         if self.settled is not None and not calls and self._is_idle():
             self._finish_settled(batch)
             return
-        started = [call for call in calls if self._session.admit(call, batch)]
+        started = [call for call in calls if self._session.calls.admit(call, batch)]
         self._session.commit(batch)
+        if self.over:  # the log is full
+            return
         self._set_timers(timers)
         for call in started:
-            self._session.begin_call(call)
+            self._session.calls.begin_call(call)
         if self.settled is not None and not self.over:
-            self._session.drop_queue()
+            self._session.calls.drop_queue()
             if self._is_idle():
                 self._finish_settled(self._session.log.batch())
 
@@ -217,7 +218,7 @@ class Execution:
     def _apply(self, effect: Effect, batch: Batch, calls: list[Call], timers: list[tuple[int, float | None]]) -> None:
         """Add the effect's records to the step's batch."""
         if isinstance(effect, CallEffect):
-            call = self._session.request(effect.name, effect.args, effect.id, batch)
+            call = self._session.calls.request(effect.name, effect.args, effect.id, batch)
             if self.settled is None:
                 calls.append(call)
         elif isinstance(effect, ConsoleEffect):
@@ -251,7 +252,7 @@ class Execution:
         if self.over:
             return
         self._ended = True
-        doubt = [f"{call.name} ({call.id})" for call in self._session.running.values()]
+        doubt = [f"{call.name} ({call.id})" for call in self._session.calls.running.values()]
         names = f"; in doubt: {', '.join(doubt)}" if doubt else ""
         self.decide("RUNTIME_LOST", f"{reason}{names}", closes=True)
 
@@ -294,16 +295,9 @@ class Execution:
     def _set_timers(self, timers: list[tuple[int, float | None]]) -> None:
         if self.settled is not None:
             return  # a script that has settled waits for its calls, not for its timers
-        loop = self._session.host.loop
-        base = loop.time()
-        for order, (id, delay) in enumerate(timers):
-            if delay is not None:
-                self._timers[id] = loop.call_at(base + delay / 1000 + order * SAME_TIME, self._fire, id)
-            elif (handle := self._timers.pop(id, None)) is not None:
-                handle.cancel()
+        self._timers.change(timers)
 
     def _fire(self, id: int) -> None:
-        del self._timers[id]
         item = TimerFired(id, self._tick())
         batch = self._session.log.batch()
         batch.fact(TimerExpired(item))
@@ -316,7 +310,7 @@ class Execution:
 
     def _is_idle(self) -> bool:
         """A script that has settled is over when no call that started is under way and each outcome is worked off."""
-        return not self._session.running and self._undone == 0
+        return not self._session.calls.running and self._undone == 0
 
     def _finish_settled(self, batch: Batch) -> None:
         if isinstance(self.settled, Returned):
@@ -340,7 +334,7 @@ class Execution:
         session = self._session
         stats = ExecutionStats(
             duration=session.host.loop.time() - self._started_at,
-            tool_call_count=session.call_count,
+            tool_call_count=session.calls.count,
             stdout_bytes=self._stdout_bytes,
             cpu_time=self._cpu_us / 1e6,
         )
@@ -351,7 +345,7 @@ class Execution:
                 wire_error["stack"] = error.stack
         ended = Ended(error is None, status, value, error, stats)
         batch.event(FinalEvent, ended, ok=error is None, result=value, error=wire_error, stats=stats.to_wire())
-        self._drop_timers()
+        self._timers.clear()
         for alarm in self._alarms:
             alarm.cancel()
         if self._run is not None and not self._ended:
@@ -363,11 +357,6 @@ class Execution:
                 waiter.set_result(None)
         self.waiters.clear()
 
-    def _drop_timers(self) -> None:
-        for handle in self._timers.values():
-            handle.cancel()
-        self._timers.clear()
-
     def _expire(self) -> None:
         timeout = self._session.limits.timeout
         self.decide(
@@ -375,6 +364,8 @@ class Execution:
         )
 
     def _miss_deadline(self) -> None:
+        if self.over:
+            return
         budget = (self._session.limits.deadline or 0.0) * 1000
         elapsed = (self._session.host.loop.time() - self._started_at) * 1000
         error = ScriptError(code="DEADLINE_EXCEEDED", message=f"the deadline of {budget / 1000:g} s has passed")

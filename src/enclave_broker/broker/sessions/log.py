@@ -10,10 +10,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from enclave_broker.broker.store.records import Fact, Record
-from enclave_broker.types.events import Event, FinalEvent
+import msgspec
 
-__all__ = ["Batch", "Log"]
+from enclave_broker.broker.store.records import Fact, Record
+from enclave_broker.types.events import Event, FinalEvent, LogEvent, SessionInitEvent, ToolCallEvent
+
+__all__ = ["Batch", "Log", "detached", "json_copy"]
+
+
+ENTRY_BYTES = 256
+"""What a record weighs besides its content."""
 
 
 class Batch:
@@ -38,6 +44,28 @@ class Batch:
 
     def fact(self, fact: Fact) -> None:
         self.entries.append((None, fact))
+
+
+def detached(event: Event) -> Event:
+    """The event for a reader in this process, who may do to it what he likes."""
+    if isinstance(event, ToolCallEvent):
+        return msgspec.structs.replace(event, args=json_copy(event.args))
+    if isinstance(event, LogEvent) and event.data is not None:
+        return msgspec.structs.replace(event, data=json_copy(event.data))
+    if isinstance(event, FinalEvent):
+        return msgspec.structs.replace(
+            event, result=json_copy(event.result), error=json_copy(event.error), stats=json_copy(event.stats)
+        )
+    if isinstance(event, SessionInitEvent):
+        return msgspec.structs.replace(event, encryption=json_copy(event.encryption))
+    return event
+
+
+def json_copy(value: Any) -> Any:
+    """A copy of a JSON value. As deep as what the engine may send, where copy.deepcopy runs out of stack."""
+    if value is None or isinstance(value, str | int | float | msgspec.UnsetType):
+        return value
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 class Log:
@@ -65,7 +93,7 @@ class Log:
         for event, fact in batch.entries:
             records.append(Record(len(records), batch.at, event, fact))
         self._seq = batch.last_seq
-        self.size_bytes += batch.weight
+        self.size_bytes += batch.weight + ENTRY_BYTES * len(batch.entries)
         if self._followers:
             self._wake()
 
@@ -103,6 +131,6 @@ class Log:
             event = record.public
             if event is None or event.seq < from_seq:
                 continue
-            yield event
+            yield detached(event)
             if isinstance(event, FinalEvent):
                 return

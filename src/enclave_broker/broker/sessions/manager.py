@@ -28,8 +28,8 @@ RETRY_AFTER = 1.0
 class SessionManager:
     """At most `max_concurrent_sessions` that are open at a time.
 
-    One with nothing to run ends `session_timeout` seconds after its last execution; `cleanup_interval` is how often that
-    is looked at, in seconds.
+    One with nothing to run ends `session_timeout` seconds after its last execution; `cleanup_interval` is how often
+    that is looked at, in seconds.
 
     Raises ConfigurationError for a value of the wrong type or range.
     """
@@ -56,7 +56,15 @@ class SessionManager:
 
     def attach(self, host: Host) -> None:
         """The broker has started: sessions may be made."""
+        self.detach()
         self._host = host
+
+    def detach(self) -> None:
+        """Forget everything: the loop that it belonged to is over."""
+        self._sessions.clear()
+        self._open = 0
+        self._sweep_timer = None
+        self._host = None
 
     def open(
         self,
@@ -91,7 +99,7 @@ class SessionManager:
             limits=limits,
             allowed=allowed,
             metadata=metadata,
-            on_closed=self._closed,
+            keeper=self,
         )
         self._open += 1
         self._sessions[id] = session
@@ -118,15 +126,17 @@ class SessionManager:
 
     async def destroy(self, id: str) -> bool:
         """Cancel what runs in the session and forget it; False if there is no such session."""
-        session = self._sessions.pop(id, None)
+        session = self._sessions.get(id)
         if session is None:
             return False
         session.close("SESSION_CANCELLED", "the session was destroyed", status="cancelled")
+        self.forget(session)
         return True
 
-    def _closed(self, session: Session) -> None:
+    def closed(self, session: Session) -> None:
         """A closed session makes room; it stays readable for `session_timeout`."""
-        self._open -= 1
+        if session.id in self._sessions:
+            self._open -= 1
 
     def forget(self, session: Session) -> None:
         """A finished session leaves nothing behind."""
@@ -158,5 +168,4 @@ class SessionManager:
                 wait.cancel()
         for session in list(self._sessions.values()):
             session.close("SHUTTING_DOWN", "the broker is shutting down")
-        self._sessions.clear()
-        self._host = None
+        self.detach()

@@ -38,7 +38,7 @@ from enclave_broker.types.messages import (
     TimerCleared,
     TimerSet,
     decode_effects,
-    encode_inputs,
+    encode_input,
     encode_start,
 )
 
@@ -77,7 +77,8 @@ class Recorded(Made):
         self.start = start
         self.inputs: list[Input] = []
         self.steps = 0
-        self.consumed = 0
+        self.groups: list[int] = []
+        """How many inputs each step consumed."""
         self.cpu_us = 0
         self.decided = False
 
@@ -96,14 +97,15 @@ def recorded_executions(records: Sequence[Record]) -> list[Recorded]:
 def _add(execution: Recorded, record: Record) -> None:
     match record.fact:
         case CallRequested(engine_id=engine_id, name=name, args=args) if engine_id:
-            execution.calls.append((name, msgspec.json.encode(args)))
+            execution.calls.append((name, bytes(args)))
         case CallSettled(input=item) if item is not None:
             execution.inputs.append(item)
         case TimerExpired(input=item):
             execution.inputs.append(item)
         case StepDone(inputs, cpu_us, timers):
             execution.steps += 1
-            execution.consumed += inputs
+            if inputs:
+                execution.groups.append(inputs)
             execution.cpu_us += cpu_us
             execution.timers += timers
         case Printed():
@@ -122,11 +124,17 @@ def _add(execution: Recorded, record: Record) -> None:
 class _Listener(Made):
     """Collects the effects of the replayed run until its inputs are consumed."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._left = inputs
-        self._started = False
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done = -1
+        self._over = False
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def worked_off(self, inputs: int) -> None:
+        """Until so many inputs are, or the run is over. Raises RuntimeLostError."""
+        while self._done < inputs and not self._over:
+            await self._changed
+            self._changed = asyncio.get_running_loop().create_future()
 
     def stepped(self, step: StepTaken, /) -> None:
         for effect in decode_effects(step.effects):
@@ -147,14 +155,14 @@ class _Listener(Made):
                     self.end = script_error(failure_of("EXECUTION_ERROR", STUCK))
                 case _:
                     pass
-        self._started = True
-        self._left -= step.inputs
-        if (self._left <= 0 or step.ended) and not self.done.done():
-            self.done.set_result(None)
+        self._done = max(self._done, 0) + step.inputs
+        self._over = step.ended
+        if not self._changed.done():
+            self._changed.set_result(None)
 
     def lost(self, reason: str, /) -> None:
-        if not self.done.done():
-            self.done.set_exception(RuntimeLostError(reason))
+        if not self._changed.done():
+            self._changed.set_exception(RuntimeLostError(reason))
 
 
 async def replay(records: Sequence[Record], runtime: Runtime) -> Divergence | None:
@@ -170,12 +178,18 @@ async def replay(records: Sequence[Record], runtime: Runtime) -> Divergence | No
             return Divergence("engine", execution.start.engine, hash)
         guard = GUARD_FACTOR * execution.cpu_us // 1000 + GUARD_MS
         message = msgspec.structs.replace(execution.start.message, cpu_ms=guard)
-        listener = _Listener(execution.consumed)
+        if sum(execution.groups) > len(execution.inputs):
+            return Divergence("inputs", sum(execution.groups), len(execution.inputs))
+        listener = _Listener()
         run = runtime.run(encode_start(message), Key(execution.start.language, "replay"), listener)
-        for item in execution.inputs[: execution.consumed]:
-            run.deliver(encode_inputs([item]))
         try:
-            await listener.done
+            await listener.worked_off(0)
+            done = 0
+            for group in execution.groups:
+                for item in execution.inputs[done : done + group]:
+                    run.deliver(encode_input(item))
+                done += group
+                await listener.worked_off(done)
         finally:
             run.cancel()
         if (found := _compare(execution, listener)) is not None:

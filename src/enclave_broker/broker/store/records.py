@@ -49,8 +49,8 @@ class CallRequested(msgspec.Struct, frozen=True, gc=False, tag="requested"):
     call_id: str
     engine_id: int
     name: str
-    args: dict[str, Any]
-    args_bytes: int
+    args: msgspec.Raw
+    """JSON text of an object: what was validated, hashed and shown."""
 
 
 class HandlerStarted(msgspec.Struct, frozen=True, gc=False, tag="handler"):

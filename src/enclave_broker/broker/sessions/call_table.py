@@ -1,0 +1,246 @@
+"""The calls of one session: who has a place, who waits, what they came to. What a call sees of its session (`Caller`).
+
+Owned by sessions/session.py; sessions/execution.py asks it for the script's calls, the host for its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from enclave_broker.broker.calls.call import Call, CallState, Outcome, encode_args
+from enclave_broker.broker.sessions.history import earlier_call, settled_call, value_of
+from enclave_broker.broker.sessions.log import Batch
+from enclave_broker.broker.store.records import CallRequested, CallSettled, HandlerStarted
+from enclave_broker.broker.tools.context import LogLine, Progress
+from enclave_broker.broker.tools.globs import Glob
+from enclave_broker.types.calls import ToolCall
+from enclave_broker.types.errors import (
+    ConfigurationError,
+    MaxToolCallsError,
+    SessionClosedError,
+    ToolError,
+    ToolValidationError,
+)
+from enclave_broker.types.events import LogEvent, ToolCallEvent, ToolProgressEvent, ToolResultAppliedEvent
+from enclave_broker.types.ids import new_call_id
+
+if TYPE_CHECKING:
+    from enclave_broker.broker.sessions.session import Session
+
+__all__ = ["CallTable"]
+
+PROGRESS_SECONDS = 0.1
+"""A handler's own progress is one event in this time at most."""
+
+
+class CallTable:
+    """A Caller (calls/call.py), and the only place that starts calls."""
+
+    def __init__(self, session: Session, allowed: tuple[Glob, ...] | None) -> None:
+        self.id = session.id
+        self.limits = session.limits
+        self.principal = session.principal
+        self.metadata = session.metadata
+        self.running: dict[str, Call] = {}
+        """The script's calls that have a place, by id."""
+        self.count = 0
+        """Made in the current execution."""
+        self.changed_at = session.host.loop.time()
+        """The loop's time when the last call ended."""
+        self._session = session
+        self._log = session.log
+        self._allowed = allowed
+        self._queue: deque[Call] = deque()
+        self._calls: dict[str, Call] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any call is under way."""
+        return bool(self._calls)
+
+    def drop_scripts(self) -> None:
+        """The execution is over: its calls get no outcome."""
+        self._queue.clear()
+        self.running = {}
+        self._drop([call for call in self._calls.values() if call.engine_id])
+
+    def drop_all(self) -> None:
+        """The session is closed."""
+        self._queue.clear()
+        self._drop(list(self._calls.values()))
+
+    def request(self, name: str, args: dict[str, Any], engine_id: int, batch: Batch, call_id: str = "") -> Call:
+        """A new call and its record in `batch`."""
+        args_json = encode_args(args)
+        call = Call(self, call_id or new_call_id(self._session.sources.random), engine_id, name, args, args_json)
+        call.asked_at = batch.at
+        self._calls[call.id] = call
+        self.count += 1
+        fact = CallRequested(call.id, engine_id, name, msgspec.Raw(args_json))
+        batch.event(ToolCallEvent, fact, call_id=call.id, tool_name=name, args=args)
+        batch.weight += len(args_json) + len(name)
+        return call
+
+    def admit(self, call: Call, batch: Batch) -> bool:
+        """Whether the call has one of the `max_concurrent_calls` places; else it waits for one, in order."""
+        if len(self.running) >= self.limits.max_concurrent_calls:
+            call.queued = True
+            self._queue.append(call)
+            return False
+        self.running[call.id] = call
+        waited = _elapsed(call, batch) if call.queued else 0.0
+        batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=waited)
+        return True
+
+    def begin_call(self, call: Call) -> None:
+        """Start a call that has a place and its record."""
+        if call.state is not CallState.SETTLED:
+            self._session.host.runner.start(call)
+
+    def drop_queue(self) -> None:
+        """Nothing that waits is started any more."""
+        queue, self._queue = self._queue, deque()
+        self._drop(queue)
+
+    def _drop(self, calls: Iterable[Call]) -> None:
+        """They get no outcome."""
+        for call in calls:
+            self._calls.pop(call.id, None)
+            self._session.host.runner.cancel(call)
+
+    async def call(self, call: ToolCall | Mapping[str, Any]) -> Any:
+        """A call by the host: the whole chain, once per call id, whoever asks. Its value as JSON.
+
+        Joins the call of that id if there is one. Raises ToolError with the wire's code, SessionClosedError.
+        """
+        if isinstance(call, ToolCall):
+            call_id, name, args = call.id, call.name, call.args
+        else:
+            call_id, name, args = _from_mapping(call)
+        known = self._calls.get(call_id) if call_id else None
+        if known is None and call_id and (outcome := earlier_call(self._log.records, call_id)) is not None:
+            return value_of(outcome)
+        if known is None:
+            known = self._host_call(call_id, name, args)
+        await known.wait()
+        settled = settled_call(self._log.records, known.id)
+        if settled is None:
+            raise SessionClosedError(f"session {self.id} was closed before the call had its outcome")
+        return value_of(settled)
+
+    def _host_call(self, call_id: str, name: str, args: dict[str, Any]) -> Call:
+        if self._session.closed:
+            raise SessionClosedError(f"session {self.id} is closed ({self._session.state})")
+        if self.count >= self.limits.max_tool_calls:
+            raise MaxToolCallsError(f"the session has made its {self.limits.max_tool_calls} tool calls")
+        if call_id and not call_id.startswith("c_"):
+            raise ConfigurationError(f"a call's id begins with 'c_', not {call_id[:20]!r}")
+        text = _json_text(args)
+        if len(text) > self.limits.max_tool_args_bytes:
+            limit = self.limits.max_tool_args_bytes
+            raise ToolError(
+                f"the arguments are over the {limit} bytes of max_tool_args_bytes", code="ARGUMENTS_TOO_LARGE"
+            )
+        batch = self._log.batch()
+        if not self._log.records:
+            self._session.introduce(batch)
+        call = self.request(name, msgspec.json.decode(text), 0, batch, call_id)
+        self._session.commit(batch)
+        self.begin_call(call)
+        return call
+
+    # -- Caller (calls/call.py) ------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._session.sources.now()
+
+    def allows(self, name: str) -> bool:
+        return self._allowed is None or any(glob.matches(name) for glob in self._allowed)
+
+    def started(self, call: Call, args_hash: str) -> None:
+        batch = self._log.batch()
+        effect = call.tool.effect if call.tool is not None else "write"
+        fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
+        batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
+        self._session.commit(batch)
+
+    def settled(self, call: Call, outcome: Outcome) -> None:
+        del self._calls[call.id]
+        self.changed_at = self._session.host.loop.time()
+        if call.engine_id == 0 or self._session.execution is None:
+            batch = self._log.batch()
+            size = 0 if outcome.error else len(outcome.value)
+            batch.weight = size
+            fact = CallSettled(call.id, None, msgspec.Raw(outcome.value), outcome.error, outcome.rule, size)
+            batch.event(ToolResultAppliedEvent, fact, call_id=call.id)
+            self._session.commit(batch)
+            return
+        del self.running[call.id]
+        self._session.execution.answer(call, outcome)
+        if self._queue:
+            batch = self._log.batch()
+            following = self._queue.popleft()
+            self.admit(following, batch)
+            self._session.commit(batch)
+            self.begin_call(following)
+
+    def told(self, call: Call, item: Progress | LogLine) -> None:
+        if call.state is CallState.SETTLED:
+            return
+        batch = self._log.batch()
+        if isinstance(item, LogLine):
+            data, message = _log_data(item.data), item.message.encode("utf-8", "replace").decode()
+            batch.weight = len(message) + len(data)
+            batch.event(LogEvent, level=item.level, message=message, data=msgspec.json.decode(data) or None)
+        else:
+            call.progress = item
+            if batch.at - call.progressed_at < PROGRESS_SECONDS:
+                return
+            self._tell_progress(call, batch)
+        self._session.commit(batch)
+
+    def _tell_progress(self, call: Call, batch: Batch) -> None:
+        """The last that the handler said."""
+        item, call.progress, call.progressed_at = call.progress, None, batch.at
+        if item is not None:
+            batch.event(
+                ToolProgressEvent,
+                call_id=call.id,
+                phase="receiving",
+                elapsed_ms=_elapsed(call, batch),
+                bytes_received=int(item.done),
+                total_bytes=None if item.total is None else int(item.total),
+            )
+
+
+def _log_data(data: dict[str, Any]) -> bytes:
+    """As JSON, detached from what the handler may change later; what is no JSON as Python shows it."""
+    try:
+        return msgspec.json.encode(data)
+    except (TypeError, ValueError, RecursionError):
+        return msgspec.json.encode({str(name): repr(value)[:1000] for name, value in data.items()})
+
+
+def _elapsed(call: Call, batch: Batch) -> float:
+    """Milliseconds since the call was asked for."""
+    return max(0.0, round((batch.at - call.asked_at) * 1000, 3))
+
+
+def _json_text(args: dict[str, Any]) -> bytes:
+    """The arguments as a script would have sent them. Raises ToolValidationError for what is no JSON."""
+    try:
+        return msgspec.json.encode(args)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ToolValidationError(f"invalid arguments: they can't be written as JSON: {error}") from error
+
+
+def _from_mapping(call: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Id (maybe empty), name and arguments of a call that is given as a mapping."""
+    unknown = set(call) - {"id", "name", "args"}
+    name, args, id = call.get("name"), call.get("args", {}), call.get("id", "")
+    if unknown or not isinstance(name, str) or not isinstance(args, dict) or not isinstance(id, str):
+        raise ConfigurationError("a call is {'name': str, 'args': {...}, 'id'?: str}")
+    return id, name, cast("dict[str, Any]", args)
