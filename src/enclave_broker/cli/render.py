@@ -49,7 +49,7 @@ class _Call:
 
     def __init__(self, fact: CallRequested, asked: float) -> None:
         self.name = inline(fact.name)
-        self.args = json_text(fact.args, compact=True)
+        self.args = json_text(msgspec.json.decode(fact.args), compact=True)
         self.asked = asked
         self.started = False
 
