@@ -8,7 +8,7 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave_broker.core.build import bake, build, recipe, sources
+from enclave_broker.core.build import bake, build, patches, recipe, sources
 
 
 def test_the_module_that_is_there_is_the_pinned_one() -> None:
@@ -38,7 +38,7 @@ def test_a_module_that_is_not_the_pinned_one_is_an_error(monkeypatch: pytest.Mon
 
 
 def test_a_patch_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "PATCHES", (recipe.Patch("quickjs.c", "no such line", ""),))
+    monkeypatch.setattr(sources, "PATCHES", (patches.Patch("quickjs.c", "no such line", ""),))
     archive = tmp_path / "sources.tar.gz"
     _pack(archive, tmp_path)
     with pytest.raises(RuntimeError, match="doesn't fit"):

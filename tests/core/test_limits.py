@@ -71,6 +71,43 @@ def test_more_timers_than_allowed_can_be_caught(engine: Engine) -> None:
     assert script.of_kind(3) == [[3, 1, 1], [3, 2, 2]]
 
 
+def test_timers_set_in_one_step_are_bounded_even_if_they_are_cleared(engine: Engine) -> None:
+    code = """
+        const flood = () => {
+            for (let i = 0; ; i++)
+                try { clearTimeout(setTimeout(() => {}, 0)) } catch (e) { return [i, e.code, e.message] }
+        };
+        const first = flood(), again = flood();
+        await callTool("a");
+        return [first, again[0], flood()[0]]"""
+    script = Script(engine, code, max_timers=2)
+    assert len(script.of_kind(3)) == len(script.of_kind(4)) == 32
+    script.deliver(fulfilled(1))
+    message = "more than 16 x max_timers (2) timers set in one step"
+    assert script.value == [[32, "TIMER_LIMIT", message], 0, 32]
+
+
+def test_inputs_that_come_together_are_steps_of_their_own(engine: Engine) -> None:
+    code = """
+        const each = async () => {
+            await callTool("a");
+            for (let i = 0; i < 30; i++) clearTimeout(setTimeout(() => {}, 0)), Promise.reject(i);
+        };
+        await Promise.all([each(), each()]); return "done" """
+    script = Script(engine, code, max_timers=2)
+    script.deliver(fulfilled(1), fulfilled(2))
+    assert script.value == "done"
+    assert [text for _, text in script.of_kind(8)].count("and 10 more") == 2
+
+
+@pytest.mark.parametrize("argument", ["", "1", "99", "'x'", "{}", "-1", "NaN", "id"])
+def test_clearing_what_is_no_timer_any_more_makes_no_record(engine: Engine, argument: str) -> None:
+    code = (
+        f"const id = setTimeout(() => {{}}, 5); clearTimeout(id); for (let i = 0; i < 9; i++) clearTimeout({argument})"
+    )
+    assert run(engine, code).of_kind(4) == [[4, 1]]
+
+
 def test_a_timer_that_has_fired_makes_room(engine: Engine) -> None:
     script = Script(engine, "for (let i = 0; i < 3; i++) await sleep(i); return 'done'", max_timers=1)
     for id in (1, 2, 3):
@@ -82,7 +119,7 @@ def test_output_beyond_its_limit_ends_the_script_with_what_fitted(engine: Engine
     code = "try { for (let i = 0; ; i++) console.log('0123456789') } catch { } finally { console.log('never') }"
     script = run(engine, code, max_stdout_bytes=25)
     assert (script.verdict, script.ended) == (Verdict.STDOUT_LIMIT, True)
-    assert script.output == ["0123456789", "0123456789", "012"]
+    assert script.output == ["0123456789", "012345678"]
 
 
 @pytest.mark.parametrize(("text", "kept"), [("abcé", "abc"), ("abc😀", "abc"), ("abcd😀", "abcd")])
@@ -91,8 +128,27 @@ def test_output_is_cut_between_characters(engine: Engine, text: str, kept: str) 
 
 
 def test_output_may_fill_its_limit_with_its_newline(engine: Engine) -> None:
-    assert run(engine, "console.log('abc')", max_stdout_bytes=4).verdict == Verdict.NONE
-    assert run(engine, "console.log('abcd')", max_stdout_bytes=4).verdict == Verdict.STDOUT_LIMIT
+    assert run(engine, "console.log('x'.repeat(19))", max_stdout_bytes=20).verdict == Verdict.NONE
+    assert run(engine, "console.log('x'.repeat(20))", max_stdout_bytes=20).verdict == Verdict.STDOUT_LIMIT
+
+
+@pytest.mark.parametrize("text", ["", "a", "x" * 15])
+def test_a_short_line_counts_as_much_as_one_of_sixteen_bytes(engine: Engine, text: str) -> None:
+    script = run(engine, f"for (;;) console.log('{text}')", max_stdout_bytes=160)
+    assert (script.verdict, script.output) == (Verdict.STDOUT_LIMIT, [*[text] * 10, ""])
+
+
+def test_rejections_that_nobody_awaits_are_reported_up_to_twenty_a_step_and_end_no_run(engine: Engine) -> None:
+    code = """
+        for (let i = 0; i < 1e4; i++) callTool("a", { i });
+        await callTool("b").catch(() => {});
+        for (let i = 0; i < 21; i++) Promise.reject(new Error("x".repeat(5000) + i));
+        return "over" """
+    script = run(engine, code, max_calls=0, max_stdout_bytes=10)
+    assert (script.value, script.verdict) == ("over", Verdict.NONE)
+    texts = [text for _, text in script.of_kind(8)]
+    assert texts[:20] == ["ToolError: a script may make 0 tool calls, no more"] * 20
+    assert texts[20:] == ["and 10001 more"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from enclave_broker.core.build.recipe import COMPILER_FLAGS, LINKER_FLAGS, PATCHES, REQUIREMENTS, SOURCE_SHA256
+from enclave_broker.core.build.patches import PATCHES
+from enclave_broker.core.build.recipe import COMPILER_FLAGS, LINKER_FLAGS, REQUIREMENTS, SOURCE_SHA256
 from enclave_broker.core.build.sources import fetch, unpack
 
 __all__ = ["MODULE", "PIN", "build", "is_cached", "pin"]

@@ -13,7 +13,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from enclave_broker.core.build.recipe import PATCHES, SOURCE_FILES, SOURCE_FOLDER, SOURCE_SHA256, SOURCES
+from enclave_broker.core.build.patches import PATCHES
+from enclave_broker.core.build.recipe import SOURCE_FILES, SOURCE_FOLDER, SOURCE_SHA256, SOURCES
 
 __all__ = ["fetch", "unpack"]
 

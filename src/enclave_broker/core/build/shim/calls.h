@@ -15,7 +15,11 @@ typedef struct Timer {
     JSValue *arguments;
 } Timer;
 
-enum { LONGEST_MS = 2147483647 /* as in browsers */ };
+enum {
+    LONGEST_MS = 2147483647, /* as in browsers */
+    TIMERS_A_STEP = 16,      /* times max_timers: cleared ones make records too */
+    LEAST_LINE_BYTES = 16,   /* of the output, for an empty line as well: a record costs the host more than its text */
+};
 
 static uint32_t max_args_bytes, max_calls, max_timers, stdout_left;
 
@@ -24,7 +28,7 @@ static Call *calls;
 static uint32_t call_room, calls_made, calls_open;
 
 static Timer *timers;
-static uint32_t timer_room, timer_count, timers_made;
+static uint32_t timer_room, timer_count, timers_made, timers_set /* in this step */;
 
 static JSValue new_promise(JSContext *c)
 {
@@ -179,7 +183,12 @@ static Timer *add_timer(JSContext *c, JSValueConst delay, double least)
     if (JS_ToFloat64(c, &ms, delay))
         return NULL;
     if (timer_count >= max_timers) {
-        JS_Throw(c, new_limit_error(c, "TIMER_LIMIT", "more than %u timers are pending", max_timers));
+        JS_Throw(c, new_limit_error(c, "TIMER_LIMIT", "more than max_timers (%u) pending timers", max_timers));
+        return NULL;
+    }
+    if (timers_set >= (uint64_t)max_timers * TIMERS_A_STEP) {
+        JS_Throw(c, new_limit_error(c, "TIMER_LIMIT", "more than 16 x max_timers (%u) timers set in one step",
+                                    max_timers));
         return NULL;
     }
     if (timer_count == timer_room) {
@@ -188,6 +197,7 @@ static Timer *add_timer(JSContext *c, JSValueConst delay, double least)
     }
     Timer *timer = &timers[timer_count++];
     timers_made++;
+    timers_set++;
     *timer = (Timer){.handle = timers_made, .id = timers_made, .action = JS_UNDEFINED};
     ms = ms >= least ? ms : least; /* NaN, too */
     ms = ms <= LONGEST_MS ? ms : LONGEST_MS;
@@ -292,27 +302,27 @@ static bool fire_timer(JSContext *c, uint32_t id)
 /* ---- console ---- */
 
 /* Takes the text over. What is beyond the limit is cut off, and the script with it. */
-static void record_output(uint32_t kind, uint32_t level, Text *text)
+static void record_output(uint32_t level, Text *text)
 {
-    uint32_t fits = text->length;
-    bool over = text->over || fits >= stdout_left;
+    uint32_t fits = text->length, cost = fits + 1 /* its newline */;
+    if (cost < LEAST_LINE_BYTES)
+        cost = LEAST_LINE_BYTES;
+    bool over = text->over || cost > stdout_left;
     if (over) {
         fits = fits < stdout_left ? fits : stdout_left;
         while (fits && fits < text->length && ((uint8_t)text->at[fits] & 0xc0) == 0x80)
             fits--;
     }
-    open_record(kind);
-    if (kind == 2) {
-        put_char(&outbox, ',');
-        put_unsigned(&outbox, level);
-    }
+    open_record(2);
+    put_char(&outbox, ',');
+    put_unsigned(&outbox, level);
     put_char(&outbox, ',');
     put_quoted(&outbox, text->at ? text->at : "", fits);
     close_record();
     drop(text);
     if (over)
         stop(STDOUT_LIMIT);
-    stdout_left -= fits + 1; /* its newline */
+    stdout_left -= cost;
 }
 
 static JSValue print(JSContext *c, JSValueConst this_value, int count, JSValueConst *given, int level)
@@ -326,6 +336,6 @@ static JSValue print(JSContext *c, JSValueConst this_value, int count, JSValueCo
         else
             inspect(&text, c, given[i]);
     }
-    record_output(2, level, &text);
+    record_output(level, &text);
     return JS_UNDEFINED;
 }

@@ -190,12 +190,20 @@ static void put_stack_frames(Text *text, JSContext *c, JSValueConst stack, uint3
 
 static void inspect(Text *text, JSContext *c, JSValueConst value);
 
-/* A property as a string, "" when it has none: runs getters, drops what they throw. */
-static JSValue text_property(JSContext *c, JSValueConst value, const char *name)
+/* A property, undefined when it has none: runs getters, drops what they throw. */
+static JSValue quiet_property(JSContext *c, JSValueConst value, const char *name)
 {
     JSValue property = JS_IsObject(value) ? JS_GetPropertyStr(c, value, name) : JS_UNDEFINED;
-    if (JS_IsException(property))
-        drop_exception(c);
+    if (!JS_IsException(property))
+        return property;
+    drop_exception(c);
+    return JS_UNDEFINED;
+}
+
+/* A property as a string; undefined when it is nothing that reads as one. */
+static JSValue text_property(JSContext *c, JSValueConst value, const char *name)
+{
+    JSValue property = quiet_property(c, value, name);
     if (JS_IsNumber(property) || JS_IsBool(property))
         property = JS_ToStringFree(c, property);
     if (JS_IsString(property))
@@ -261,10 +269,9 @@ static void put_failure(Text *text, JSContext *c, JSValueConst error, const char
     if (code) {
         put_chars(text, ",\"code\":");
         put_quoted(text, code, strlen(code));
-    } else if (!JS_IsObject(error) || JS_VALUE_GET_OBJ(error)->class_id != JS_CLASS_DOM_EXCEPTION) {
-        /* the code of a DOMException is a number that its name says better */
-        JSValue own = text_property(c, error, "code");
-        if (JS_IsString(own))
+    } else {
+        JSValue own = quiet_property(c, error, "code");
+        if (JS_IsString(own) && !JS_IsEmptyString(own)) /* a number is no code: not a DOMException's either */
             put_text_field(text, c, ",\"code\":", own, MAX_NAME);
         JS_FreeValue(c, own);
     }

@@ -1,6 +1,6 @@
 /* How a script ends, and the promises that it left rejected. */
 
-enum { MAX_UNHANDLED_TEXT = 2000 /* characters */ };
+enum { MAX_UNHANDLED = 20 /* reported in one step */, MAX_UNHANDLED_TEXT = 2000 /* characters */ };
 
 typedef struct Rejection {
     JSValue promise, reason;
@@ -15,6 +15,8 @@ static enum { PENDING, AWAITING_VALUE, SETTLED } main_state;
 /* Promises that were rejected in this step and that nobody has awaited yet; the script's own as well. */
 static Rejection *rejections;
 static uint32_t rejection_count, rejection_room;
+
+static uint32_t unhandled_reported, unhandled_left_out; /* in this step */
 
 static void free_rejection(JSContext *c, Rejection *rejection)
 {
@@ -52,31 +54,61 @@ static void on_rejection(JSContext *c, JSValueConst promise, JSValueConst reason
     c->error_back_trace = JS_UNDEFINED; /* the next that is thrown has a position of its own */
 }
 
+static void record_unhandled(Text *text)
+{
+    open_record(8);
+    put_char(&outbox, ',');
+    put_quoted(&outbox, text->at, text->length);
+    close_record();
+    drop(text);
+}
+
+/* No output of the script's: bounded by itself, so that it never ends a run. */
 static void report_unhandled(JSContext *c, JSValueConst reason)
 {
-    Text text = {.limit = stdout_left + 4};
+    if (unhandled_reported == MAX_UNHANDLED) {
+        unhandled_left_out++;
+        return;
+    }
+    unhandled_reported++;
+    Text text = {0};
     JSValue name = name_of(c, reason), message = message_of(c, reason);
     put_string(&text, c, name, MAX_NAME, 0);
     put_chars(&text, ": ");
     put_string(&text, c, message, MAX_UNHANDLED_TEXT, 0);
     JS_FreeValue(c, name);
     JS_FreeValue(c, message);
-    record_output(8, 0, &text);
+    record_unhandled(&text);
+}
+
+static void report_left_out(void)
+{
+    Text text = {0};
+    if (unhandled_left_out) {
+        put_chars(&text, "and ");
+        put_unsigned(&text, unhandled_left_out);
+        put_chars(&text, " more");
+        record_unhandled(&text);
+    }
+    unhandled_reported = unhandled_left_out = 0;
 }
 
 /* What several promises were rejected with is reported once. */
 static void report_rejections(JSContext *c)
 {
     Rejection *reported = rejections; /* the list itself may change meanwhile */
-    uint32_t count = rejection_count;
+    uint32_t count = rejection_count, shown[MAX_UNHANDLED], shown_count = 0;
     rejections = NULL;
     rejection_count = rejection_room = 0;
     for (uint32_t i = 0; i < count; i++) {
         bool seen = false;
-        for (uint32_t k = 0; k < i && !seen; k++)
-            seen = js_same_value(c, reported[k].reason, reported[i].reason);
-        if (!seen)
-            report_unhandled(c, reported[i].reason);
+        for (uint32_t k = 0; k < shown_count && !seen; k++)
+            seen = js_same_value(c, reported[shown[k]].reason, reported[i].reason);
+        if (seen)
+            continue;
+        if (unhandled_reported < MAX_UNHANDLED)
+            shown[shown_count++] = i;
+        report_unhandled(c, reported[i].reason);
     }
     for (uint32_t i = 0; i < count; i++)
         free_rejection(c, &reported[i]);

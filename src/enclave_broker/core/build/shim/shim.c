@@ -76,6 +76,8 @@ static void drain(JSContext *c)
         run_jobs(c);
         report_rejections(c);
     } while (rejection_count || JS_IsJobPending(runtime)); /* a getter of what was reported may have made more */
+    report_left_out();
+    timers_set = 0;
     if (main_state != SETTLED && !calls_open && !timer_count) {
         open_record(7);
         close_record();
