@@ -21,7 +21,7 @@ MAX_LINES = 400
 # A module may import from its own room and from those that stand here. A room is a package or a module, by its path
 # below `enclave_broker`; the longest name that fits decides.
 LOWER = "types stream runtime"
-SESSIONS = f"{LOWER} broker.wheel broker.store.records broker.tools broker.calls"
+SESSIONS = f"{LOWER} broker.wheel broker.observers broker.store.records broker.tools broker.calls"
 BROKER = f"{SESSIONS} broker.sessions broker.sessions.log broker.store"
 ROOMS: Mapping[str, frozenset[str]] = {
     room: frozenset(allowed.split())
@@ -33,6 +33,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "runtime.worker": "types stream runtime core",
         "runtime.memory": "types stream runtime core",
         "broker.wheel": "",
+        "broker.observers": "types",
         "broker.store.records": "types",
         "broker.store": f"{LOWER} broker.store.records",
         "broker.tools": LOWER,

@@ -186,7 +186,6 @@ async def test_what_never_ends_ends_with_the_cpu_limit(run: Run, code: str) -> N
         "try { return new Array(1e9) + '' } catch { return 'caught' }",
         "try { await callTool('echo', { a: 'x'.repeat(1e8) }) } catch { return 'caught' }",
         "const all = []; for (;;) { try { throw 1 } catch { all.push([...Array(1e5)]) } finally { continue } }",
-        "for (;;) clearTimeout(setTimeout(() => {}, 0))",
     ],
 )
 async def test_a_memory_bomb_ends_with_the_memory_limit_whatever_it_catches(run: Run, code: str) -> None:

@@ -38,7 +38,7 @@ async def until(condition: object) -> None:
     """Until the callable is true; each look lets the loop turn."""
     assert callable(condition)
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 a process outside says nothing when it has changed
             await asyncio.sleep(0.001)
 
 

@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from enclave_broker.broker.calls.chain import compose
 from enclave_broker.broker.calls.runner import CallRunner
 from enclave_broker.broker.lifecycle import Lifecycle, Running
-from enclave_broker.broker.observers import EventCallback
+from enclave_broker.broker.observers import EventCallback, Observers
 from enclave_broker.broker.result_types import typed
 from enclave_broker.broker.sessions.host import Host, Sources
+from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
+from enclave_broker.broker.store.committer import Committer
+from enclave_broker.broker.store.store import Store
 from enclave_broker.broker.tools.catalog import Catalog
-from enclave_broker.broker.tools.globs import Glob, compile_glob
+from enclave_broker.broker.tools.client_tool import client_tool
+from enclave_broker.broker.tools.globs import compile_globs
 from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.tools.tool import Tool, tool_from_function
 from enclave_broker.broker.wheel import Wheel
@@ -33,11 +38,15 @@ from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.runtime import Runtime
 from enclave_broker.types.calls import Effect, ToolCall
 from enclave_broker.types.errors import ConfigurationError
+from enclave_broker.types.ids import new_session_id
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import ANONYMOUS, Principal
 from enclave_broker.types.results import ExecutionResult
 
 __all__ = ["Broker", "create_session"]
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,6 +70,7 @@ class Broker:
         tools: Mapping[str, Callable[..., Any] | Tool] | None = None,
         sessions: SessionManager | None = None,
         limits: SessionLimits | None = None,
+        store: Literal["memory"] | Store = "memory",
         weak_sandbox: bool = False,
         runtimes: Sequence[Runtime] = (),
         sources: Sources | None = None,
@@ -72,7 +82,12 @@ class Broker:
             tool = handler if isinstance(handler, Tool) else tool_from_function(handler, name=name)
             self._catalog.add(dataclasses.replace(tool, name=name))
         self.sessions = sessions or SessionManager()
-        self._limits = limits or SessionLimits()
+        self.limits = limits or SessionLimits()
+        """What a session gets unless it has its own, and the most that a request over HTTP can ask for."""
+        if isinstance(store, str) and store != "memory":
+            raise ConfigurationError(f"store {store!r} is not here: 'memory' is, and any Store")
+        self._store = None if isinstance(store, str) else store
+        self._owner_id = new_session_id(os.urandom)[2:]
         self.weak_sandbox = weak_sandbox
         """Whether a start without all required walls is accepted; read at each start."""
         self._runtimes = tuple(runtimes)
@@ -118,6 +133,52 @@ class Broker:
         """The registered tools, by name."""
         return sorted(self._catalog, key=lambda tool: tool.name)
 
+    @property
+    def languages(self) -> list[str]:
+        """What scripts may be written in."""
+        return ["javascript"]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has started and not ended."""
+        return self._life.running is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that it runs in, None while it doesn't."""
+        return self._life.owner()
+
+    @property
+    def shutting_down(self) -> bool:
+        """Whether `shut_down` was called and no start has come since."""
+        return self.sessions.refusing
+
+    def client_tool(
+        self, name: str, *, args: Any, result: Any = Any, timeout: float | timedelta = 60.0, description: str = ""
+    ) -> None:
+        """Register a tool that the client of a session executes: the call waits for `POST …/tool-result`.
+
+        `args` is the type of its argument object, `result` of its result, `timeout` how long the client may take, in
+        seconds. Raises ConfigurationError.
+        """
+        self._catalog.add(client_tool(name, args=args, result=result, timeout=timeout, description=description))
+
+    def http_app(self, **options: Any) -> Starlette:
+        """The broker as an ASGI application, whose lifespan runs it; options are those of broker/http/app.py."""
+        from enclave_broker.broker.http.app import http_app  # noqa: PLC0415 a plain import loads no web framework
+
+        return http_app(self, **options)
+
+    def mount(self, app: Starlette, path: str, **options: Any) -> None:
+        """Mount `http_app(**options)` into a Starlette or FastAPI application, whose lifespan then runs the broker."""
+        from enclave_broker.broker.http.mount import mount  # noqa: PLC0415 the same
+
+        mount(self, app, path, **options)
+
+    def shut_down(self) -> None:
+        """End every session at once with SHUTTING_DOWN and refuse new ones; `aclose` does the rest. Idempotent."""
+        self.sessions.shut_down()
+
     def on_event(self, callback: EventCallback) -> EventCallback:
         """Call it, a function or an async function, with every event of every session, in each session's order.
 
@@ -151,7 +212,16 @@ class Broker:
             raise
         wheel = Wheel(loop)
         runner = CallRunner(compose(self._catalog, wheel, self._threads))
-        return Running(Host(loop=loop, wheel=wheel, runtime=runtime, runner=runner), runtime, self.sessions)
+        committer = None if self._store is None else Committer(self._store, self._owner_id)
+        host = Host(
+            loop=loop,
+            wheel=wheel,
+            runtime=runtime,
+            runner=runner,
+            observers=Observers(),
+            make_log=partial(Log, committer=committer),
+        )
+        return Running(host, runtime, self.sessions, committer)
 
     @contextlib.asynccontextmanager
     async def override(
@@ -205,7 +275,7 @@ class Broker:
                 execution = session.begin(code, language)
                 watching = None
                 if on_event is not None and self._life.running is not None:
-                    watching = self._life.running.observers.watch(session.events(), on_event)
+                    watching = self._life.running.host.observers.watch(session.events(), on_event)
                 result = await session.result_of(execution)
                 if watching is not None:
                     await watching
@@ -236,25 +306,32 @@ class Broker:
         metadata: Mapping[str, Any] | None = None,
         limits: SessionLimits | None = None,
         session_id: str | None = None,
+        dispatch: Literal["auto", "manual"] = "auto",
     ) -> Session:
         """A session without code yet: `session.execute(code)` runs some. Options are `execute`'s.
 
-        `user_id` is short for a principal with that subject. Raises ConfigurationError, OverloadedError,
+        `user_id` is short for a principal with that subject. With `dispatch="manual"` the broker starts no call by
+        itself: listeners (`session.on`) execute or answer each. Raises ConfigurationError, OverloadedError,
         SessionExistsError for a `session_id` that is taken.
         """
         if user_id is not None:
             if principal is not None:
                 raise ConfigurationError("principal and user_id say the same thing: give one of them")
             principal = Principal(user_id)
+        if dispatch not in {"auto", "manual"}:
+            raise ConfigurationError(f"dispatch is 'auto' or 'manual', not {dispatch!r}")
         merged = self._limits_of(limits, timeout, deadline, max_tool_calls)
-        return await self._life.here(lambda: self._open(allowed_tools, principal, merged, metadata, session_id))
+        manual = dispatch == "manual"
+        return await self._life.here(
+            lambda: self._open(allowed_tools, principal, merged, metadata, session_id, manual=manual)
+        )
 
     def _limits_of(
         self, limits: SessionLimits | None, timeout: Any, deadline: Any, max_tool_calls: int | None
     ) -> SessionLimits:
         if limits is not None and not isinstance(limits, SessionLimits):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"limits is a SessionLimits, not {limits!r}")
-        base = limits or self._limits
+        base = limits or self.limits
         return base.override(timeout=timeout, deadline=deadline, max_tool_calls=max_tool_calls)
 
     async def _open(
@@ -264,12 +341,15 @@ class Broker:
         limits: SessionLimits,
         metadata: Mapping[str, Any] | None,
         session_id: str | None,
+        *,
+        single: bool = False,
+        manual: bool = False,
     ) -> Session:
         if principal is not None and not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"principal is a Principal, not {principal!r}")
         if metadata is not None and not isinstance(metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"metadata is a mapping of labels, not {metadata!r}")
-        allowed = _globs(allowed_tools)
+        allowed = compile_globs(allowed_tools)
         running = self._life.running or await self._life.ready()
         session = self.sessions.open(
             sources=self._sources,
@@ -278,10 +358,24 @@ class Broker:
             allowed=allowed,
             metadata=metadata or {},
             session_id=session_id,
+            single=single,
+            manual=manual,
         )
         for callback in self._callbacks:
-            running.observers.watch(session.all_events(), callback)
+            running.host.observers.watch(session.all_events(), callback)
         return session
+
+    async def open_session(
+        self,
+        limits: SessionLimits,
+        *,
+        allowed_tools: Sequence[str] | None,
+        principal: Principal,
+        metadata: Mapping[str, Any] | None,
+        session_id: str | None,
+    ) -> Session:
+        """For an edge: a session for one execution, in this loop. `limits` are final. Raises as `create_session`."""
+        return await self._open(allowed_tools, principal, limits, metadata, session_id, single=True)
 
     async def execute_tool_call(self, session_id: str, call: ToolCall | Mapping[str, Any]) -> Any:
         """A tool call without a script, or one that a script has made: the whole chain, once per call id.
@@ -299,11 +393,3 @@ class Broker:
 async def create_session(broker: Broker, **options: Any) -> Session:
     """The same as `broker.create_session(...)`."""
     return await broker.create_session(**options)
-
-
-def _globs(patterns: Sequence[str] | None) -> tuple[Glob, ...] | None:
-    if patterns is None:
-        return None
-    if not isinstance(patterns, list | tuple | set | frozenset):
-        raise ConfigurationError(f"allowed_tools is a list of names and globs, not {patterns!r}")
-    return tuple(compile_glob(pattern) for pattern in patterns)

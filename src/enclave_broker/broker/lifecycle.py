@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from enclave_broker.broker.loop_thread import LoopThread
-from enclave_broker.broker.observers import Observers
 from enclave_broker.broker.sessions.host import Host, hand_over
 from enclave_broker.broker.sessions.manager import SessionManager
+from enclave_broker.broker.store.committer import Committer
 from enclave_broker.runtime.runtime import Runtime
 from enclave_broker.types.errors import ClosedError
 
@@ -27,9 +27,11 @@ T = TypeVar("T")
 class Running:
     """What exists between a start and its end, all of one loop."""
 
-    def __init__(self, host: Host, runtime: Runtime, sessions: SessionManager) -> None:
+    def __init__(
+        self, host: Host, runtime: Runtime, sessions: SessionManager, committer: Committer | None = None
+    ) -> None:
         self.host = host
-        self.observers = Observers()
+        self._committer = committer
         self._runtime = runtime
         self._sessions = sessions
         sessions.attach(host)
@@ -38,7 +40,9 @@ class Running:
         """End every session (what runs gets `drain` seconds first), call, observer and process."""
         await self._sessions.aclose(drain=drain)
         await self.host.runner.aclose()
-        await self.observers.aclose()
+        await self.host.observers.aclose()
+        if self._committer is not None:
+            await self._committer.aclose()
         await self._runtime.aclose()
         self.host.wheel.close()
 

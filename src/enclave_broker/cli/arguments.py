@@ -20,6 +20,16 @@ _RUN = """\
 What the script prints and, last, its value as JSON go to stdout; calls, warnings and errors go to stderr, and so does
 what the app itself prints. A script that returns undefined has no value.
 """
+_SERVE = """\
+The API is at /docs. SIGTERM and Ctrl-C end it: every open stream gets its final first. Beyond this machine it serves
+only with --no-auth, since nothing here can tell yet who is asking.
+"""
+_SERVE_EXAMPLES = """\
+examples:
+  enclave-broker serve app.py
+  curl -N localhost:8000/sessions -H 'content-type: application/json' -d '{"code": "return 1 + 1"}'
+
+"""
 _RUN_EXAMPLES = """\
 examples:
   enclave-broker run report.js --app app.py --allow 'orders:*' | jq .revenue
@@ -38,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="store_true", help="print the version and end")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", prog=PROGRAM)
     _run(commands)
+    _serve(commands)
+    _sessions(commands)
     _tools(commands)
     _doctor(commands)
     return root
@@ -74,6 +86,11 @@ def _app(command: argparse.ArgumentParser) -> None:
     command.add_argument("-v", "--verbose", action="store_true", help="say more: costs, stacks, tracebacks")
 
 
+def _url(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--url", metavar="URL", help=f"{what}, such as http://127.0.0.1:8000")
+    command.add_argument("--api-key", metavar="KEY", help="who asks there; better as ENCLAVE_BROKER_API_KEY")
+
+
 def _who(command: argparse.ArgumentParser) -> None:
     command.add_argument("--as", dest="subject", metavar="SUBJECT", help="who is asking (default: nobody known)")
     command.add_argument(
@@ -99,6 +116,49 @@ def _run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--seed", metavar="N", type=int, help="fix the script's Math.random, the session's id and the calls'"
     )
     command.add_argument("--json", action="store_true", help="the run's events on stdout, one a line, and nothing else")
+    _url(command, "run it on the broker that is served there")
+
+
+def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
+    command = _command(commands, "serve", "serve an app's broker over HTTP", _SERVE, _SERVE_EXAMPLES)
+    command.add_argument("app", metavar="APP", nargs="?", help=f"the broker and its tools: {_APP}")
+    command.add_argument("--host", metavar="HOST", help="where to listen: a name or an address (127.0.0.1)")
+    command.add_argument("--port", metavar="PORT", type=int, help="8000; 0 for any that is free")
+    command.add_argument("--no-auth", action="store_true", help="let everybody in who can reach HOST")
+    command.add_argument(
+        "--allowed-host",
+        dest="hosts",
+        metavar="NAME",
+        action="append",
+        help="a name the server is called by; repeatable",
+    )
+    command.add_argument(
+        "--allowed-origin", dest="origins", metavar="URL", action="append", help="pages that may use it; repeatable"
+    )
+    command.add_argument("--reload", action="store_true", help="start again when a Python file beside APP changes")
+    command.add_argument("--log-format", choices=("text", "json"), help="of stderr (text)")
+    command.add_argument(
+        "--weak-sandbox", action="store_true", help="serve although this machine can't build every wall (see doctor)"
+    )
+    command.add_argument("-v", "--verbose", action="store_true", help="say more: stacks, tracebacks")
+    command.add_argument("--fd", dest="descriptor", type=int, help=argparse.SUPPRESS)  # of --reload to what it starts
+
+
+def _sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
+    group = _command(commands, "sessions", "list, show, watch or cancel the sessions of a broker that is served")
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    where = "the broker (ENCLAVE_BROKER_URL)"
+    listing = _command(actions, "list", "every session that you may see: its state, its duration, its calls")
+    listing.add_argument("--state", metavar="STATE", help="only those in it: running, waiting_for_tool, completed, …")
+    _url(listing, where)
+    showing = _command(actions, "show", "one session and its tool calls")
+    watching = _command(actions, "events", "its events, one a line, to the final: what was, then what comes")
+    cancelling = _command(actions, "cancel", "end what runs in it")
+    for action in (showing, watching, cancelling):
+        action.add_argument("id", metavar="ID")
+        _url(action, where)
+    watching.add_argument("--from", dest="from_seq", metavar="SEQ", type=int, default=1, help="the first event (1)")
+    cancelling.add_argument("--reason", metavar="TEXT", default="", help="stands in the session's error")
 
 
 def _tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]

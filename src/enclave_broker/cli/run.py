@@ -30,6 +30,10 @@ def execute(arguments: argparse.Namespace, screen: Screen) -> int:
     """Run the script. Raises UsageError, and ConfigurationError for options that the broker refuses."""
     settings = Settings(os.environ, Path(".env"))
     source = _source(arguments)
+    if arguments.url is not None:
+        from enclave_broker.cli.remote import run_there  # noqa: PLC0415 an HTTP client is loaded only where one is used
+
+        return run_there(arguments, settings, source, screen)
     broker = load_named(arguments.app, settings, verbose=arguments.verbose) or Broker()
     if arguments.weak_sandbox:
         broker.weak_sandbox = True

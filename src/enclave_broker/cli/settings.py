@@ -13,7 +13,7 @@ from enclave_broker.cli.failure import UsageError
 __all__ = ["PREFIX", "Settings"]
 
 PREFIX = "ENCLAVE_BROKER_"
-_NUMBERS = {"TIMEOUT": float, "MAX_TOOL_CALLS": int}
+_NUMBERS = {"TIMEOUT": float, "MAX_TOOL_CALLS": int, "PORT": int}
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -61,6 +61,10 @@ class Caller(Protocol):
         """Whether the session's allow-list has the name."""
         ...
 
+    def consult(self, call: Call) -> Awaitable[None] | None:
+        """Ask who else may answer the call that the policy has let through; None if there is nobody."""
+        ...
+
     def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         """Record that the handler is about to run; it may run only when what this returns is done."""
         ...
@@ -84,11 +88,13 @@ class Call:
         "asked_at",
         "attempt",
         "caller",
+        "consulting",
         "deadline",
         "engine_id",
         "id",
         "name",
         "outcome",
+        "performing",
         "progress",
         "progressed_at",
         "queued",
@@ -114,6 +120,10 @@ class Call:
         self.state = CallState.REQUESTED
         self.step = ""
         """The chain's step that it is in."""
+        self.consulting = False
+        """Whether listeners are being asked."""
+        self.performing: asyncio.Task[Outcome | None] | None = None
+        """The handler's run, if a listener executes the call."""
         self.queued = False
         """Whether it had to wait for a place."""
         self.attempt = 0
@@ -149,8 +159,9 @@ class Call:
         """The session is over: the handler gets CancelledError, and there will be no outcome."""
         self.state = CallState.SETTLED
         self.drop_alarm()
-        if self.task is not None:
-            self.task.cancel()
+        for task in (self.task, self.performing):
+            if task is not None:
+                task.cancel()
         self._wake()
 
     def _wake(self) -> None:

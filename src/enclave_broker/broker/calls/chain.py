@@ -1,6 +1,6 @@
 """THE chain: what stands between a call and its handler, composed in one place, in one order.
 
-    name grammar → route → allow-list → validate → started (recorded) → handler → result limits → outcome
+    name grammar → route → allow-list → validate → [listeners] → started (recorded) → handler → result limits → outcome
 
 Each step is a function of the call that returns None or something to await, and refuses by raising ToolError. Further
 policies are further steps here; nothing else may start a handler. calls/runner.py runs the chain.
@@ -30,15 +30,23 @@ class Step(NamedTuple):
 
 
 class Chain:
-    """The composed steps."""
+    """The composed steps: those that let a call through, and those that then perform it, once."""
 
-    def __init__(self, steps: Collection[Step]) -> None:
-        self.steps = tuple(steps)
+    def __init__(self, admission: Collection[Step], performance: Collection[Step]) -> None:
+        self._admission = tuple(admission)
+        self._performance = tuple(performance)
 
-    async def run(self, call: Call) -> None:
-        """Take the call through every step; its `result` is set when this returns. Raises what a step raised."""
+    async def admit(self, call: Call) -> None:
+        """Take the call through every step of policy. Raises what a step raised."""
         call.state = CallState.RUNNING
-        for name, apply in self.steps:
+        await self._take(call, self._admission)
+
+    async def perform(self, call: Call) -> None:
+        """Run the handler; the call's `result` is set when this returns. Raises what a step raised."""
+        await self._take(call, self._performance)
+
+    async def _take(self, call: Call, steps: tuple[Step, ...]) -> None:
+        for name, apply in steps:
             call.step = name
             waiting = apply(call)
             if waiting is not None:
@@ -55,9 +63,11 @@ def compose(catalog: Catalog, wheel: Wheel, threads: HandlerThreads) -> Chain:
             Step("route", _Route(catalog)),
             Step("allow-list", _allow_list),
             Step("validate", _validate),
+        ),
+        (
             Step("started", started),
             Step("handler", Handler(wheel, threads)),
-        )
+        ),
     )
 
 

@@ -44,7 +44,12 @@ class Handler:
         tool, limits = call.tool, call.caller.limits
         assert tool is not None
         timeout = min(tool.timeout or limits.tool_timeout, limits.per_tool_deadline)
+        if tool.is_client:  # its time is the client's
+            timeout = tool.timeout or limits.tool_timeout
         call.alarm = alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+        if tool.is_client:
+            await call.wait()
+            return
         try:
             context = _context(call, timeout) if tool.takes_context else None
             result = await tool.invoke(call.name, call.validated, context, self._threads)

@@ -15,7 +15,6 @@ import msgspec
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.calls.chain import Chain
-from enclave_broker.broker.tools.tool import HandlerAbortedError
 from enclave_broker.types.errors import ToolError
 from enclave_broker.types.results import ScriptError
 
@@ -36,7 +35,7 @@ class CallRunner:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, call: Call) -> None:
         """Run the call; its caller hears of the outcome."""
@@ -61,6 +60,23 @@ class CallRunner:
         if outcome is not None:
             call.settle(outcome)
 
+    def perform(self, call: Call) -> asyncio.Task[Outcome | None]:
+        """Run the handler of a call that its listeners are asked about, once, whoever asks."""
+        if call.performing is None:
+            call.performing = task = self._loop.create_task(self._performed(call))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return call.performing
+
+    async def _performed(self, call: Call) -> Outcome | None:
+        try:
+            await self._chain.perform(call)
+            return Outcome(call.result)
+        except asyncio.CancelledError:
+            return None
+        except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
+            return Outcome(error=self._explain(call, error), rule=call.step)
+
     @property
     def quiet(self) -> bool:
         """Whether no other call is under way, so that no other outcome can come in this loop turn."""
@@ -69,12 +85,19 @@ class CallRunner:
     async def _outcome(self, call: Call) -> Outcome | None:
         """None: the call has one already, or wants none."""
         try:
-            await self._chain.run(call)
+            await self._chain.admit(call)
+            if (asked := call.caller.consult(call)) is not None:
+                await asked
+                if call.performing is not None and not call.is_settled:
+                    return await call.performing
+            if not call.is_settled:
+                await self._chain.perform(call)
             return None if call.is_settled else Outcome(call.result)
         except asyncio.CancelledError:
             if call.state is CallState.SETTLED:
                 return None
-            return Outcome(error=self._explain(call, HandlerAbortedError(f"{call.name} cancelled itself")))
+            message = f"tool {call.name!r} was cancelled"
+            return Outcome(error=ScriptError(code="EXECUTION_ERROR", message=message, name="ToolError"))
         except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
             return Outcome(error=self._explain(call, error), rule=call.step)
 

@@ -5,13 +5,17 @@ Owned by sessions/session.py; sessions/execution.py asks it for the script's cal
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome, encode_args
+from enclave_broker.broker.sessions.answers import outcome_of
 from enclave_broker.broker.sessions.history import earlier_call, settled_call, value_of
 from enclave_broker.broker.sessions.log import Batch
 from enclave_broker.broker.store.records import CallRequested, CallSettled, HandlerStarted
@@ -20,8 +24,10 @@ from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import (
     ConfigurationError,
+    EnclaveError,
     MaxToolCallsError,
     SessionClosedError,
+    SessionError,
     ToolError,
     ToolValidationError,
 )
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CallTable"]
 
+log = logging.getLogger("enclave_broker.calls")
+
 PROGRESS_SECONDS = 0.1
 """A handler's own progress is one event in this time at most."""
 
@@ -40,7 +48,7 @@ PROGRESS_SECONDS = 0.1
 class CallTable:
     """A Caller (calls/call.py), and the only place that starts calls."""
 
-    def __init__(self, session: Session, allowed: tuple[Glob, ...] | None) -> None:
+    def __init__(self, session: Session, allowed: tuple[Glob, ...] | None, *, manual: bool) -> None:
         self.id = session.id
         self.limits = session.limits
         self.principal = session.principal
@@ -54,6 +62,9 @@ class CallTable:
         self._session = session
         self._log = session.log
         self._allowed = allowed
+        self._manual = manual
+        """Whether the broker never starts a call by itself."""
+        self.listeners: list[Callable[[ToolCall], Any]] = []
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}
 
@@ -125,11 +136,47 @@ class CallTable:
             return value_of(outcome)
         if known is None:
             known = self._host_call(call_id, name, args)
+        if known.consulting:
+            return await self._perform(known)
         await known.wait()
+        if (durable := self._log.durable()) is not None:
+            await durable
         settled = settled_call(self._log.records, known.id)
         if settled is None:
             raise SessionClosedError(f"session {self.id} was closed before the call had its outcome")
         return value_of(settled)
+
+    async def _perform(self, call: Call) -> Any:
+        """A listener executes the call: its handler runs once, and what it gives is the answer unless one is sent."""
+        outcome = await asyncio.shield(self._session.host.runner.perform(call))
+        if outcome is None:
+            raise SessionClosedError(f"session {self.id} was closed, or the call answered, before its handler ended")
+        if outcome.error is not None:
+            raise ToolError(outcome.error.message, code=outcome.error.code, details=outcome.error.details)
+        return msgspec.json.decode(outcome.value)
+
+    def answer(self, call_id: str, value: Any, error: ToolError | None) -> bool:
+        """Settle a call that its policy has let through; False if it has its outcome. The first answer counts."""
+        call = self._calls.get(call_id)
+        if call is None:
+            if any(isinstance(r.fact, CallRequested) and r.fact.call_id == call_id for r in self._log.records):
+                return False
+            raise EnclaveError("no such call in this session", code="UNKNOWN_CALL")
+        outcome = outcome_of(value, error, self.limits.max_tool_result_bytes)
+        if not (call.consulting or call.state is CallState.STARTED):
+            raise EnclaveError("the call has not been let through yet", code="UNKNOWN_CALL")
+        answered = call.settle(outcome)
+        if answered and call.task is not None:
+            call.task.cancel()
+        return answered
+
+    def check_clients(self, call_id: str) -> None:
+        """Raises SessionError for a call of a tool that the client doesn't execute."""
+        call = self._calls.get(call_id)
+        if call is not None and (call.tool is None or not call.tool.is_client):
+            raise SessionError(
+                "this tool is the broker's: a client answers only tools that it executes", code="CONFLICT"
+            )
 
     def _host_call(self, call_id: str, name: str, args: dict[str, Any]) -> Call:
         if self._session.closed:
@@ -160,12 +207,33 @@ class CallTable:
     def allows(self, name: str) -> bool:
         return self._allowed is None or any(glob.matches(name) for glob in self._allowed)
 
-    def started(self, call: Call, args_hash: str) -> None:
+    def consult(self, call: Call) -> Awaitable[None] | None:
+        return self._consult(call) if self.listeners or self._manual else None
+
+    async def _consult(self, call: Call) -> None:
+        call.consulting = True
+        for listener in tuple(self.listeners):
+            try:
+                said = listener(call.public())
+                if inspect.isawaitable(said):
+                    await said
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                log.exception("a listener failed on call %s of tool %s", call.id, call.name)
+            if call.is_settled:
+                return
+        if self._manual and call.performing is None:
+            await call.wait()
+        call.consulting = False
+
+    def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         batch = self._log.batch()
         effect = call.tool.effect if call.tool is not None else "write"
         fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
         batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
         self._session.commit(batch)
+        return self._log.durable()
 
     def settled(self, call: Call, outcome: Outcome) -> None:
         del self._calls[call.id]

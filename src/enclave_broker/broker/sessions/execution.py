@@ -72,6 +72,7 @@ class Execution:
         "_calls_seen",
         "_cpu_us",
         "_ended",
+        "_ended_at",
         "_now",
         "_run",
         "_session",
@@ -80,6 +81,7 @@ class Execution:
         "_timers",
         "_timers_seen",
         "_undone",
+        "done",
         "first_index",
         "over",
         "settled",
@@ -97,10 +99,13 @@ class Execution:
         self._cpu_us = self._stdout_bytes = 0
         self._now = 0.0
         self._started_at = 0.0
+        self._ended_at = 0.0
         self._ended = False
         self.first_index = 0
         self.settled: Returned | Failed | None = None
         self.over = False
+        self.done = False
+        """Over, and its final is durable."""
         self.waiters: list[asyncio.Future[None]] = []
 
     # -- start -----------------------------------------------------------------------------------------------------
@@ -351,11 +356,21 @@ class Execution:
         if self._run is not None and not self._ended:
             self._run.cancel()
         self._run = None
+        self._ended_at = session.host.loop.time()
         session.finished(status, batch, closes=closes)
+        session.log.when_durable(self._tell)
+
+    def _tell(self) -> None:
+        self.done = True
         for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self.waiters.clear()
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the start; it stops growing at the end."""
+        return (self._ended_at or self._session.host.loop.time()) - self._started_at
 
     def _expire(self) -> None:
         timeout = self._session.limits.timeout

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from enclave_broker.broker.calls.runner import CallRunner
+from enclave_broker.broker.observers import Observers
+from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.wheel import Wheel
 from enclave_broker.runtime.runtime import Runtime
 
@@ -59,6 +61,9 @@ class Host:
     wheel: Wheel
     runtime: Runtime
     runner: CallRunner
+    observers: Observers
+    make_log: Callable[[str, Callable[[], float]], Log] = Log
+    """By session id and clock; with a store behind it, if there is one."""
 
     async def here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await what `make` makes in the broker's loop, from whichever loop this is."""

@@ -7,17 +7,23 @@ appended.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from enclave_broker.broker.store.committer import Committer
 from enclave_broker.broker.store.records import Fact, Record
 from enclave_broker.types.events import Event, FinalEvent, LogEvent, SessionInitEvent, ToolCallEvent
+from enclave_broker.types.wire import encode_event
 
 __all__ = ["Batch", "Log", "detached", "json_copy"]
 
 
+WAKE_SECONDS = 0.005
+"""Readers of one log are woken at most once in this time: with a thousand of them a wake-up costs a millisecond."""
 ENTRY_BYTES = 256
 """What a record weighs besides its content."""
 
@@ -46,6 +52,11 @@ class Batch:
         self.entries.append((None, fact))
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def detached(event: Event) -> Event:
     """The event for a reader in this process, who may do to it what he likes."""
     if isinstance(event, ToolCallEvent):
@@ -69,18 +80,44 @@ def json_copy(value: Any) -> Any:
 
 
 class Log:
-    """Records of one session, dense by index. Readers are cursors: a slow one costs only itself."""
+    """Records of one session, dense by index. Readers are cursors: a slow one costs only itself.
 
-    __slots__ = ("_followers", "_now", "_seq", "closed", "records", "session_id", "size_bytes")
+    What is appended is published when it is durable: at once without a `committer`. Readers see only what is published.
+    """
 
-    def __init__(self, session_id: str, now: Callable[[], float]) -> None:
+    __slots__ = (
+        "_committer",
+        "_due",
+        "_followers",
+        "_lines",
+        "_next_wake",
+        "_now",
+        "_seq",
+        "_wake_timer",
+        "closed",
+        "published",
+        "records",
+        "session_id",
+        "size_bytes",
+    )
+
+    def __init__(self, session_id: str, now: Callable[[], float], committer: Committer | None = None) -> None:
         self.session_id = session_id
         self._now = now
+        self._committer = committer
         self.records: list[Record] = []
+        self.published = 0
+        """How many records are durable, and so may be seen."""
         self.size_bytes = 0
         self.closed = False
         self._seq = 0
+        self._due: deque[tuple[int, Callable[[], None]]] | None = None
         self._followers: set[asyncio.Future[None]] = set()
+        self._lines: dict[int, bytes] | None = None
+        self._next_wake = 0.0
+        self._wake_timer: asyncio.TimerHandle | None = None
+
+    # -- writing ---------------------------------------------------------------------------------------------------
 
     def batch(self) -> Batch:
         return Batch(self.session_id, self._seq, self._now())
@@ -94,36 +131,97 @@ class Log:
             records.append(Record(len(records), batch.at, event, fact))
         self._seq = batch.last_seq
         self.size_bytes += batch.weight + ENTRY_BYTES * len(batch.entries)
-        if self._followers:
-            self._wake()
+        if self._committer is None:
+            self.published = len(records)
+            if self._followers:
+                self._wake()
+        else:
+            self._committer.submit(self)
+
+    def publish(self, upto: int) -> None:
+        """The records before this index are durable."""
+        self.published = max(self.published, upto)
+        while self._due and self._due[0][0] <= self.published:
+            self._due.popleft()[1]()
+        self._wake()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything that was appended is."""
+        return self.published == len(self.records)
+
+    def when_durable(self, effect: Callable[[], None]) -> None:
+        """Call it when what has been appended so far is durable: now, or later and in order. It must not raise."""
+        if self.is_durable:
+            effect()
+            return
+        if self._due is None:
+            self._due = deque()
+        self._due.append((len(self.records), effect))
+
+    def durable(self) -> asyncio.Future[None] | None:
+        """None if everything that was appended is durable; else a future of that. Cancelling it is safe."""
+        if self.is_durable:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_durable(partial(_resolve, future))
+        return future
 
     def close(self) -> None:
         """No more comes: followers end after what is there."""
         self.closed = True
-        self._wake()
+        self._ring()
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def line(self, index: int) -> bytes:
+        """The public event of a record as the wire has it, encoded once for all readers."""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = {}
+        line = lines.get(index)
+        if line is None:
+            event = self.records[index].public
+            assert event is not None
+            line = lines[index] = encode_event(event)
+        return line
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done when there may be more, at most once in 5 ms. Cancelling it is safe."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._followers.add(future)
+        future.add_done_callback(self._followers.discard)
+        return future
 
     def _wake(self) -> None:
-        followers, self._followers = self._followers, set()
-        for future in followers:
-            if not future.done():
-                future.set_result(None)
+        if not self._followers or self._wake_timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._next_wake:
+            self._next_wake = now + WAKE_SECONDS
+            self._ring()
+        else:
+            self._wake_timer = loop.call_at(self._next_wake, self._ring)
+
+    def _ring(self) -> None:
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        for future in tuple(self._followers):
+            _resolve(future)
 
     async def follow(self, from_index: int = 0) -> AsyncIterator[Record]:
         """History from `from_index`, then live, until the log is closed. Cancelling is safe at any point."""
         cursor = from_index
         while True:
-            while cursor < len(self.records):
+            while cursor < self.published:
                 record = self.records[cursor]
                 cursor += 1
                 yield record
-            if self.closed:
+            if self.closed and self.is_durable:
                 return
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._followers.add(future)
-            try:
-                await future
-            finally:
-                self._followers.discard(future)
+            await self.changed()
 
     async def events(self, from_seq: int = 1, from_index: int = 0) -> AsyncIterator[Event]:
         """Public events from `from_seq` on, to the first final at or after `from_index`."""

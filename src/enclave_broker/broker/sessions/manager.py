@@ -23,6 +23,12 @@ from enclave_broker.types.principal import Principal
 __all__ = ["SessionManager"]
 
 RETRY_AFTER = 1.0
+MAX_CLOSED = 1000
+MAX_CLOSED_BYTES = 64 << 20
+"""Of the sessions that are over, so many and so much stay readable, the newest."""
+
+Key = tuple[str | None, str, str]
+"""Tenant, subject and id."""
 
 
 class SessionManager:
@@ -48,9 +54,15 @@ class SessionManager:
         self._maximum = max_concurrent_sessions
         self._timeout = seconds(session_timeout, "session_timeout")
         self._interval = seconds(cleanup_interval, "cleanup_interval")
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[Key, Session] = {}
+        self._ids: dict[str, list[Session]] = {}
+        """An id that a client chose is a key within its principal only."""
         self._open = 0
-        """Of these, how many are not closed."""
+        """How many of the sessions are not closed."""
+        self._closed: dict[Key, Session] = {}
+        """Those that are, the oldest first; they stay readable for a while."""
+        self._closed_bytes = 0
+        self._refusing = False
         self._host: Host | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -62,9 +74,24 @@ class SessionManager:
     def detach(self) -> None:
         """Forget everything: the loop that it belonged to is over."""
         self._sessions.clear()
-        self._open = 0
+        self._ids.clear()
+        self._closed.clear()
+        self._open = self._closed_bytes = 0
+        self._refusing = False
         self._sweep_timer = None
         self._host = None
+
+    @property
+    def refusing(self) -> bool:
+        """Whether no more sessions are made."""
+        return self._refusing
+
+    def shut_down(self) -> None:
+        """End every session with SHUTTING_DOWN, and make no more. Idempotent."""
+        self._refusing = True
+        for session in list(self._sessions.values()):
+            if not session.closed:
+                session.close("SHUTTING_DOWN", "the broker is shutting down")
 
     def open(
         self,
@@ -75,21 +102,24 @@ class SessionManager:
         allowed: tuple[Glob, ...] | None,
         metadata: Mapping[str, Any],
         session_id: str | None = None,
+        single: bool = False,
+        manual: bool = False,
     ) -> Session:
-        """A new session.
+        """A new session; `single`: it is closed after one execution.
 
-        Raises OverloadedError beyond the maximum, SessionExistsError for an id that is taken, ValueError for one that
-        is no session id.
+        Raises OverloadedError beyond the maximum, SessionExistsError for an id that is taken, ConfigurationError for
+        one that is no session id, ClosedError.
         """
         host = self._host
-        if host is None:
-            raise ClosedError("the broker has not started or is closed")
+        if host is None or self._refusing:
+            raise ClosedError("the broker is shutting down" if host else "the broker has not started or is closed")
         if self._open >= self._maximum:
             raise OverloadedError(
                 f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
             )
-        id = check_session_id(session_id) if session_id is not None else new_session_id(sources.random)
-        if id in self._sessions:
+        id = new_session_id(sources.random) if session_id is None else _checked(session_id)
+        key = _key(principal, id)
+        if key in self._sessions:
             raise SessionExistsError(f"session {id} exists already")
         session = Session(
             host,
@@ -100,47 +130,101 @@ class SessionManager:
             allowed=allowed,
             metadata=metadata,
             keeper=self,
+            single=single,
+            manual=manual,
         )
         self._open += 1
-        self._sessions[id] = session
+        self._sessions[key] = session
+        self._ids.setdefault(id, []).append(session)
         if self._sweep_timer is None:
             self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
         return session
 
     def get(self, id: str) -> Session | None:
-        return self._sessions.get(id)
+        """This node's session of an id; the oldest, should several principals have chosen it."""
+        sessions = self._ids.get(id)
+        return sessions[0] if sessions else None
 
     def find_open(self, id: str) -> Session:
         """Raises SessionNotFoundError."""
-        if (session := self._sessions.get(id)) is None:
+        if (session := self.get(id)) is None:
             raise SessionNotFoundError("no such session")
         return session
 
-    def list(self, *, user_id: str | None = None, state: str | None = None) -> Sequence[Session]:
-        """Oldest first; of one user, in one state, or all."""
-        return [
+    def find_for(self, principal: Principal, id: str) -> Session:
+        """The session of an id that this principal has made. Raises SessionNotFoundError, also for somebody else's."""
+        if (session := self._sessions.get(_key(principal, id))) is None:
+            raise SessionNotFoundError("no such session")
+        return session
+
+    async def find(self, id: str) -> Session | None:
+        """The session of an id, any node's. (There is one node today.)"""
+        return self.get(id)
+
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        tenant: str | None = None,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Session]:
+        """Oldest first: of one user, tenant or state, those after the session with the id `after`, at most `limit`."""
+        found = [
             session
             for session in self._sessions.values()
-            if (user_id is None or session.user_id == user_id) and (state is None or session.state == state)
+            if (user_id is None or session.user_id == user_id)
+            and (tenant is None or session.principal.tenant == tenant)
+            and (state is None or session.state == state)
         ]
+        if after is not None:
+            place = next((n for n, session in enumerate(found) if session.id == after), len(found))
+            found = found[place + 1 :]
+        return found if limit is None else found[:limit]
 
     async def destroy(self, id: str) -> bool:
         """Cancel what runs in the session and forget it; False if there is no such session."""
-        session = self._sessions.get(id)
-        if session is None:
-            return False
+        session = self.get(id)
+        return session is not None and self._destroy(session)
+
+    async def destroy_for(self, principal: Principal, id: str) -> bool:
+        """The same, for a principal's own session."""
+        session = self._sessions.get(_key(principal, id))
+        return session is not None and self._destroy(session)
+
+    def _destroy(self, session: Session) -> bool:
         session.close("SESSION_CANCELLED", "the session was destroyed", status="cancelled")
         self.forget(session)
         return True
 
+    # -- Keeper (sessions/session.py) ------------------------------------------------------------------------------
+
     def closed(self, session: Session) -> None:
-        """A closed session makes room; it stays readable for `session_timeout`."""
-        if session.id in self._sessions:
-            self._open -= 1
+        """A closed session makes room; it stays readable while there are few and small enough of them."""
+        key = _key(session.principal, session.id)
+        if self._sessions.get(key) is not session:
+            return
+        self._open -= 1
+        self._closed[key] = session
+        self._closed_bytes += session.log.size_bytes
+        while len(self._closed) > MAX_CLOSED or self._closed_bytes > MAX_CLOSED_BYTES:
+            self.forget(next(iter(self._closed.values())))
 
     def forget(self, session: Session) -> None:
-        """A finished session leaves nothing behind."""
-        self._sessions.pop(session.id, None)
+        """Nothing of it is left here."""
+        key = _key(session.principal, session.id)
+        if self._sessions.get(key) is not session:
+            return
+        del self._sessions[key]
+        same = self._ids[session.id]
+        same.remove(session)
+        if not same:
+            del self._ids[session.id]
+        if self._closed.pop(key, None) is not None:
+            self._closed_bytes -= session.log.size_bytes
+        else:
+            self._open -= 1
 
     def _sweep(self) -> None:
         host = self._host
@@ -169,3 +253,14 @@ class SessionManager:
         for session in list(self._sessions.values()):
             session.close("SHUTTING_DOWN", "the broker is shutting down")
         self.detach()
+
+
+def _key(principal: Principal, id: str) -> Key:
+    return principal.tenant, principal.subject, id
+
+
+def _checked(id: str) -> str:
+    try:
+        return check_session_id(id)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None

@@ -7,23 +7,31 @@ of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from enclave_broker.broker.sessions.answers import read_answer
 from enclave_broker.broker.sessions.call_table import CallTable
+from enclave_broker.broker.sessions.cursor import Cursor
 from enclave_broker.broker.sessions.execution import Execution, Status
 from enclave_broker.broker.sessions.history import call_records, execution_result
 from enclave_broker.broker.sessions.host import Host, Sources
-from enclave_broker.broker.sessions.log import Batch, Log, detached
+from enclave_broker.broker.sessions.log import Batch, detached
 from enclave_broker.broker.sessions.machine import FINISHED, State, check
 from enclave_broker.broker.store.records import ExecutionStarted
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionClosedError
-from enclave_broker.types.events import Event, SessionInitEvent
+from enclave_broker.types.events import Event, HeartbeatEvent, SessionInitEvent
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import CallRecord, ExecutionResult
+from enclave_broker.types.wire import EVENT_TYPES
+
+if TYPE_CHECKING:
+    from enclave_broker.broker.wheel import Alarm
+    from enclave_broker.stream.filters import EventFilter
 
 __all__ = ["Session"]
 
@@ -57,6 +65,8 @@ class Session:
         allowed: tuple[Glob, ...] | None,
         metadata: Mapping[str, Any],
         keeper: Keeper,
+        single: bool = False,
+        manual: bool = False,
     ) -> None:
         self.host = host
         self.sources = sources
@@ -64,14 +74,18 @@ class Session:
         self.principal = principal
         self.limits = limits
         self.metadata = dict(metadata)
-        self.log = Log(id, sources.now)
+        self.log = host.make_log(id, sources.now)
         self._created = sources.now()
         self._keeper = keeper
+        self._single = single
+        """Whether it is over after one execution."""
+        self._readers = 0
+        self._heart: Alarm | None = None
         self.execution: Execution | None = None
         self._state = State.STARTING
         self._closed = False
         self._idle_from = host.loop.time()
-        self.calls = CallTable(self, allowed)
+        self.calls = CallTable(self, allowed, manual=manual)
 
     # -- what a host asks ------------------------------------------------------------------------------------------
 
@@ -125,7 +139,7 @@ class Session:
             raise ConfigurationError(f"language {language!r} is not here: {', '.join(self.host.runtime.engines)} is")
         if self._closed:
             raise SessionClosedError(f"session {self.id} is closed ({self._state.value})")
-        if self.execution is not None and not self.execution.over:
+        if self.execution is not None and not self.execution.done:
             raise SessionClosedError(f"session {self.id} still runs its last code: wait for it, or cancel it")
         execution = Execution(self)
         before, self.calls.count = self.calls.count, 0
@@ -145,10 +159,11 @@ class Session:
         else:
             self.introduce(batch, fact)
         self.log.append(batch)
+        self._beat()
 
     def introduce(self, batch: Batch, fact: ExecutionStarted | None = None) -> None:
         """The first event of every session."""
-        expires = self.expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        expires = _iso(self._created + self.limits.timeout)
         batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
 
     async def wait(self) -> ExecutionResult[Any]:
@@ -163,7 +178,7 @@ class Session:
 
     async def result_of(self, execution: Execution) -> ExecutionResult[Any]:
         """Wait for the end of an execution of this session. Cancelling this is safe."""
-        if not execution.over:
+        if not execution.done:
             waiter: asyncio.Future[None] = self.host.loop.create_future()
             execution.waiters.append(waiter)
             await waiter
@@ -191,6 +206,8 @@ class Session:
             self._closed = True
             self._idle_from = self.host.loop.time()
             self.log.close()
+            if self._heart is not None:
+                self._heart.cancel()
             self._keeper.closed(self)
 
     async def events(self, from_seq: int = 1) -> AsyncIterator[Event]:
@@ -198,15 +215,109 @@ class Session:
         async for event in self.log.events(from_seq):
             yield event
 
-    async def all_events(self) -> AsyncIterator[Event]:
-        """Every event of every execution, until the session is closed."""
+    async def all_events(self, type: str = "") -> AsyncIterator[Event]:
+        """Every event of every execution, or those of one type, until the session is closed."""
         async for record in self.log.follow():
-            if record.public is not None:
+            if record.public is not None and type in {"", record.public.type}:
                 yield detached(record.public)
 
     def history(self) -> Sequence[CallRecord]:
         """Every call of the session so far, in order, with its outcome; read from the log."""
         return call_records(self.log.records, closed=self._closed)
+
+    # -- listeners and answers -------------------------------------------------------------------------------------
+
+    def on(self, type: str, callback: Callable[[Any], Any] | None = None) -> Any:
+        """Call it with each event of a type, or for "tool_call" with each ToolCall that the policy has let through.
+
+        A listener of tool calls may execute the call (`broker.execute_tool_call`), answer it (`send`), or only watch:
+        a call that is neither when all listeners have returned is the broker's. Without `callback` a decorator.
+        """
+        if callback is None:
+            return partial(self._listen, type)
+        return self._listen(type, callback)
+
+    def _listen(self, type: str, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        if type == "tool_call":
+            self.calls.listeners.append(callback)
+        elif type in EVENT_TYPES:
+            self.host.observers.watch(self.all_events(type), callback)
+        else:
+            raise ConfigurationError(
+                f"there are no events of type {type!r}: {', '.join(sorted(EVENT_TYPES))} there are"
+            )
+        return callback
+
+    def send(self, message: Mapping[str, Any]) -> bool:
+        """Answer a call: `{"type": "tool_result", "id": …, "data": …}`, or with `"error": {"code"?, "message"}`.
+
+        False if the call has its answer already. Raises EnclaveError with UNKNOWN_CALL for an id that nobody asked,
+        ConfigurationError for a message that is none.
+        """
+        return self.calls.answer(*read_answer(message))
+
+    async def answer(self, call_id: str, value: Any) -> bool:
+        """The same as `send` with `data`, and durable when this returns."""
+        first = self.calls.answer(call_id, value, None)
+        if (waiting := self.durable()) is not None:
+            await waiting
+        return first
+
+    def answer_nowait(self, call_id: str, ok: bool, value: Any) -> bool:  # noqa: FBT001 a wire's field
+        """The answer of a client, which may answer only what it executes. `value` is a ToolError if not `ok`."""
+        self.calls.check_clients(call_id)
+        return self.calls.answer(call_id, None if not ok else value, value if not ok else None)
+
+    # -- for readers -----------------------------------------------------------------------------------------------
+
+    def cursor(self, from_seq: int = 1, *, filter: EventFilter | None = None, sse: bool = False) -> Cursor:
+        """A reader from a `seq` on. While one is attached and something runs there are heartbeats; close it."""
+        self._readers += 1
+        self._beat()
+        return Cursor(
+            self.log, from_seq=from_seq, filter=filter, sse=sse, is_over=self._is_over, on_close=self._reader_left
+        )
+
+    def _is_over(self) -> bool:
+        """Whether nothing that a reader could wait for will come."""
+        if self.log.closed:
+            return self.log.is_durable
+        return self.execution is not None and self.execution.done
+
+    def _reader_left(self) -> None:
+        self._readers -= 1
+
+    def _beat(self) -> None:
+        runs = self.execution is not None and not self.execution.over
+        if self._readers and runs and self._heart is None and not self._closed:
+            self._heart = self.host.wheel.after(self.limits.heartbeat_interval, self._pulse)
+
+    def _pulse(self) -> None:
+        self._heart = None
+        if self._readers and self.execution is not None and not self.execution.over:
+            batch = self.log.batch()
+            batch.event(HeartbeatEvent, ts=_iso(self.sources.now()))
+            self.commit(batch)
+            self._beat()
+
+    def durable(self) -> asyncio.Future[None] | None:
+        """None if all that was recorded so far is durable, else a future of that."""
+        return self.log.durable()
+
+    def info(self) -> dict[str, Any]:
+        """As the wire shows a session."""
+        execution = self.execution
+        state = State.WAITING_FOR_TOOL if self._state is State.WAITING_FOR_APPROVAL else self.state
+        return {
+            "sessionId": self.id,
+            "state": str(state),
+            "createdAt": int(self._created * 1000),
+            "expiresAt": int((self._created + self.limits.timeout) * 1000),
+            "stats": {
+                "duration": 0 if execution is None else int(execution.duration * 1000),
+                "toolCallCount": self.calls.count,
+            },
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,7 +338,15 @@ class Session:
         """The execution's last batch. Its calls are over, too."""
         self.log.append(batch)
         self.calls.drop_scripts()
-        self._state = check(self._state, State(status))
         self._idle_from = self.host.loop.time()
-        if closes:
+        self.log.when_durable(partial(self._show, State(status)))
+        if closes or self._single:
             self._close()
+
+    def _show(self, state: State) -> None:
+        """The end is durable: now it may be seen."""
+        self._state = check(self._state, state)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

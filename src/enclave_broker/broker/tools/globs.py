@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from enclave_broker.types.errors import ConfigurationError
 
-__all__ = ["Glob", "compile_glob"]
+__all__ = ["Glob", "compile_glob", "compile_globs"]
 
 _MAX_PATTERN_CHARACTERS = 1_024  # four names long; braces with many names fit
 _MAX_EXPANDED_CHARACTERS = 8_192  # of all ways through the braces: bounds one match to about a millisecond
@@ -63,6 +64,15 @@ def compile_glob(pattern: str) -> Glob:
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance] input
         raise ConfigurationError(f"a pattern is a string, not {type(pattern).__name__}")
     return _compile(pattern)
+
+
+def compile_globs(patterns: Collection[str] | None) -> tuple[Glob, ...] | None:
+    """Those of an allow-list; None, for no list, stays None. Raises ConfigurationError."""
+    if patterns is None:
+        return None
+    if not isinstance(patterns, list | tuple | set | frozenset):
+        raise ConfigurationError(f"allowed_tools is a list of names and globs, not {patterns!r}")
+    return tuple(compile_glob(pattern) for pattern in patterns)
 
 
 @lru_cache(maxsize=1024)  # requests bring the same allow-lists again and again

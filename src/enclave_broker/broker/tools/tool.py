@@ -59,6 +59,8 @@ class Tool:
     reconcile: Callable[..., Any] | None = None
     run_in_thread: bool = True
     by_reference: bool = False
+    is_client: bool = False
+    """Whether a session's client executes it, and the host never does."""
     _arguments: ArgumentSchema = field(repr=False)
     _result: TypeAdapter[Any] = field(repr=False)
     _signature: Signature = field(repr=False)

@@ -1,0 +1,256 @@
+"""The endpoints of sessions: what a request asks for, handed to the broker, and what it says, as the wire has it.
+
+Owns no state but which body a client's own session id was first sent with. A session runs whoever watches it: what is
+answered here are readers of its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from enclave_broker.broker.broker import Broker
+from enclave_broker.broker.http.bodies import read_body, read_json
+from enclave_broker.broker.http.errors import HttpError, json_response
+from enclave_broker.broker.http.gate import admitted
+from enclave_broker.broker.http.streaming import ONLY_FINAL, EventStream, OneObject, wanted_form
+from enclave_broker.broker.http.timing import Timers
+from enclave_broker.broker.sessions.session import Session
+from enclave_broker.stream.filters import EventFilter
+from enclave_broker.types.errors import ConfigurationError, SessionExistsError, ToolError
+from enclave_broker.types.principal import Principal
+from enclave_broker.types.requests import (
+    InvalidRequestError,
+    SessionRequest,
+    ToolResultRequest,
+    clamp,
+    parse_cancel,
+    parse_session_request,
+    parse_tool_result,
+)
+from enclave_broker.types.results import CallRecord
+
+__all__ = ["Sessions", "body_limits"]
+
+MIN_BODY_BYTES = 1 << 20  # of POST /sessions: room for metadata, a filter and a list of tools beside the code
+MAX_CANCEL_BYTES = 16_384
+MAX_PAGE = 1_000
+_ESCAPED = 2  # JSON may write one byte of a text or a value as more; this much is met in practice
+_ENVELOPE_BYTES = 65_536
+_STATES = ("starting", "running", "waiting_for_tool", "completed", "cancelled", "failed")
+_NUMBER = re.compile(r"\s*\+?(\d{1,300})", re.ASCII)  # what JavaScript's parseInt takes; longer is no request's
+_LAST_SEQ = 2**53
+
+
+def body_limits(broker: Broker) -> tuple[int, int]:
+    """Bytes that a body of POST /sessions and one of …/tool-result may have."""
+    limits = broker.limits
+    session = max(MIN_BODY_BYTES, limits.max_code_bytes * _ESCAPED + _ENVELOPE_BYTES)
+    return session, limits.max_tool_result_bytes * _ESCAPED + _ENVELOPE_BYTES
+
+
+class Sessions:
+    """Handlers of the paths below /sessions."""
+
+    def __init__(self, broker: Broker, timers: Timers) -> None:
+        self._broker = broker
+        self._timers = timers
+        self._session_bytes, self._result_bytes = body_limits(broker)
+        self._bodies: WeakKeyDictionary[Session, bytes] = WeakKeyDictionary()
+        """Hashes of the bodies that came with a session id."""
+        self._opening: dict[tuple[str | None, str, str], asyncio.Future[None]] = {}
+
+    # -- POST /sessions --------------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> Response:
+        entry = admitted(request)
+        body = await read_json(request, self._session_bytes, self._timers)
+        asked = parse_session_request(body)
+        form = wanted_form(entry.accept, stream=asked.stream)
+        filter = None if asked.filter is None else EventFilter.parse(asked.filter)
+        if asked.session_id is None:
+            session = await self._open(asked, entry.principal)
+        else:
+            session = await self._open_or_join(asked, asked.session_id, body, entry.principal)
+        if (writing := session.durable()) is not None:
+            await writing
+        if form == "object":
+            return OneObject(session.cursor(filter=ONLY_FINAL), session.id, self._timers)
+        cursor = session.cursor(filter=filter, sse=form == "sse")
+        return EventStream(cursor, session.id, self._timers, form=form, linger=True)
+
+    async def _open(self, asked: SessionRequest, principal: Principal) -> Session:
+        """A new session that runs the code. Nothing is left of one that can't."""
+        language = asked.language or "javascript"
+        if language not in self._broker.languages:
+            known = ", ".join(self._broker.languages)
+            raise InvalidRequestError("language", f"must be one of {known}, not {language[:80]!a}")
+        try:
+            session = await self._broker.open_session(
+                clamp(asked.limits, self._broker.limits),
+                allowed_tools=asked.allowed_tools,
+                principal=principal,
+                metadata=asked.metadata,
+                session_id=asked.session_id,
+            )
+        except ConfigurationError as error:
+            raise InvalidRequestError("allowedTools", f"has a pattern that is none: {error.message}") from None
+        try:
+            session.begin(asked.code, language)
+        except BaseException:
+            await self._broker.sessions.destroy_for(principal, session.id)
+            raise
+        return session
+
+    async def _open_or_join(self, asked: SessionRequest, id: str, body: bytes, principal: Principal) -> Session:
+        """The session of an id that the client has chosen: a request that comes again finds what it has begun.
+
+        Raises SessionExistsError for one that was begun with another body.
+        """
+        key = (principal.tenant, principal.subject, id)
+        while (opening := self._opening.get(key)) is not None:
+            await asyncio.shield(opening)
+        digest = hashlib.sha256(body).digest()
+        done = self._opening[key] = asyncio.get_running_loop().create_future()
+        try:
+            session = await self._open(asked, principal)
+        except SessionExistsError:
+            session = self._broker.sessions.find_for(principal, id)
+            if self._bodies.get(session) != digest:
+                raise
+        else:
+            self._bodies[session] = digest
+        finally:
+            del self._opening[key]
+            done.set_result(None)
+        return session
+
+    # -- GET -------------------------------------------------------------------------------------------------------
+
+    async def list(self, request: Request) -> Response:
+        principal = admitted(request).principal
+        state = request.query_params.get("state")
+        if state is not None and state not in _STATES:
+            raise InvalidRequestError("state", f"must be one of {', '.join(_STATES)}")
+        after, limit = request.query_params.get("after"), _page_size(request.query_params.get("limit"))
+        found = [each for each in self._broker.sessions.list(state=state) if _is_of(each, principal)]
+        page = _page(found, after, limit)
+        return json_response({"sessions": [session.info() for session in page], "total": len(found)})
+
+    async def show(self, request: Request) -> Response:
+        return json_response(self._find(request).info())
+
+    async def stream(self, request: Request) -> Response:
+        entry = admitted(request)
+        session = self._find(request)
+        query = request.query_params
+        filter = EventFilter.parse_json(query["filter"]) if query.get("filter") else None
+        sse = wanted_form(entry.accept, stream=True) == "sse"
+        asked = query.get("fromSeq") or query.get("from")
+        last = _number(entry.last_event_id.decode("latin-1")) if asked is None and entry.last_event_id else None
+        from_seq = _number(asked or "") if last is None else last + 1
+        cursor = session.cursor(max(from_seq, 1), filter=filter, sse=sse)
+        answer = EventStream(cursor, session.id, self._timers, form="sse" if sse else "ndjson")
+        if sse and last is not None and answer.is_empty:
+            cursor.close()
+            return Response(status_code=204)  # it has all there is: a browser's EventSource would ask for ever
+        return answer
+
+    async def calls(self, request: Request) -> Response:
+        records = self._find(request).history()
+        return json_response({"calls": [_call(record) for record in records], "total": len(records)})
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    async def cancel(self, request: Request) -> Response:
+        """Clients send the body as text/plain, so its content type isn't looked at."""
+        session = self._find(request)
+        asked = parse_cancel(await read_body(request, MAX_CANCEL_BYTES, self._timers))
+        await session.cancel(asked.reason or "")
+        return await _done(session, {"success": True})
+
+    async def delete(self, request: Request) -> Response:
+        id = request.path_params["id"]
+        if not await self._broker.sessions.destroy_for(admitted(request).principal, id):
+            raise HttpError("NOT_FOUND", "no such session")
+        return json_response({"success": True, "sessionId": id})
+
+    async def tool_result(self, request: Request) -> Response:
+        session = self._find(request)
+        asked = parse_tool_result(await read_json(request, self._result_bytes, self._timers))
+        first = session.answer_nowait(asked.call_id, asked.ok, _answer(asked))
+        return await _done(session, {"success": first, "callId": asked.call_id})
+
+    def _find(self, request: Request) -> Session:
+        """Raises SessionNotFoundError, also for somebody else's."""
+        return self._broker.sessions.find_for(admitted(request).principal, request.path_params["id"])
+
+
+async def _done(session: Session, answer: dict[str, Any]) -> Response:
+    """What has been done is said when it can't be lost any more."""
+    if (writing := session.durable()) is not None:
+        await writing
+    return json_response(answer)
+
+
+def _is_of(session: Session, principal: Principal) -> bool:
+    return (session.principal.tenant, session.principal.subject) == (principal.tenant, principal.subject)
+
+
+def _answer(asked: ToolResultRequest) -> Any:
+    """The value of a client's tool, or the error that the script gets."""
+    if asked.error is None:
+        return asked.result
+    return ToolError(asked.error.message, code=asked.error.code, details=asked.error.details)
+
+
+def _number(text: str) -> int:
+    """What JavaScript's parseInt makes of it; 0 for what is no number, or below."""
+    found = _NUMBER.match(text)
+    return min(int(found[1]), _LAST_SEQ) if found else 0
+
+
+def _page_size(text: str | None) -> int:
+    if text is None:
+        return MAX_PAGE
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PAGE):
+        raise InvalidRequestError("limit", f"must be a whole number from 1 to {MAX_PAGE:,}")
+    return int(text)
+
+
+def _call(record: CallRecord) -> dict[str, Any]:
+    """A call of the history; what isn't known yet is absent."""
+    error = record.error
+    call = {
+        "callId": record.id,
+        "toolName": record.name,
+        "args": record.args,
+        "outcome": record.outcome,
+        "error": None if error is None else _present(msgspec.structs.asdict(error)),
+        "rule": record.rule,
+        "startedAt": None if record.started is None else round(record.started * 1000),
+        "durationMs": None if record.duration is None else round(record.duration * 1000, 3),
+        "argsBytes": record.args_bytes,
+        "resultBytes": record.result_bytes,
+        "byHost": record.by_host,
+    }
+    return _present(call)
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _page(found: list[Session], after: str | None, limit: int) -> list[Session]:
+    """The next `limit` behind the session `after`; none behind one that is gone."""
+    if after is None:
+        return found[:limit]
+    at = next((at for at, session in enumerate(found) if session.id == after), len(found))
+    return found[at + 1 : at + 1 + limit]
