@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from enclave_broker.broker.calls.chain import Chain
 from enclave_broker.broker.calls.runner import CallRunner
 from enclave_broker.broker.observers import Observers
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.wheel import Wheel
-from enclave_broker.runtime.runtime import Runtime
+from enclave_broker.runtime.runtime import Key, Listener, Run, Runtime
+from enclave_broker.types.errors import OverloadedError
 
-__all__ = ["Host", "Sources", "hand_over"]
+__all__ = ["Host", "Sources", "hand_over", "host_without_runtime"]
 
 T = TypeVar("T")
 
@@ -79,3 +81,24 @@ async def hand_over(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutin
         return await make()
 
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+
+
+class _NoRuntime:
+    """A Runtime that has no engine."""
+
+    engines: Mapping[str, str] = {}
+
+    async def start(self) -> None: ...
+
+    def run(self, body: bytes, key: Key, listener: Listener) -> Run:
+        raise OverloadedError("there is no runtime")
+
+    def abandon(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def host_without_runtime(loop: asyncio.AbstractEventLoop) -> Host:
+    """For sessions that no broker runs."""
+    runner = CallRunner(Chain((), ()))
+    return Host(loop=loop, wheel=Wheel(loop), runtime=_NoRuntime(), runner=runner, observers=Observers())

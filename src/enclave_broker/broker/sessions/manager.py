@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from enclave_broker.broker.sessions.host import Host, Sources
+from enclave_broker.broker.sessions.host import Host, Sources, host_without_runtime
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import (
@@ -18,7 +18,7 @@ from enclave_broker.types.errors import (
 )
 from enclave_broker.types.ids import check_session_id, new_session_id
 from enclave_broker.types.limits import SessionLimits, seconds
-from enclave_broker.types.principal import Principal
+from enclave_broker.types.principal import ANONYMOUS, Principal
 
 __all__ = ["SessionManager"]
 
@@ -139,6 +139,34 @@ class SessionManager:
         if self._sweep_timer is None:
             self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
         return session
+
+    async def create(
+        self,
+        *,
+        user_id: str | None = None,
+        principal: Principal | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limits: SessionLimits | None = None,
+        session_id: str | None = None,
+    ) -> Session:
+        """A new session without code, as `Broker.create_session` makes them, with every tool allowed.
+
+        A manager that no broker has keeps sessions all the same, but nothing can be executed in them. Raises as `open`.
+        """
+        if user_id is not None:
+            if principal is not None:
+                raise ConfigurationError("principal and user_id say the same thing: give one of them")
+            principal = Principal(user_id)
+        if self._host is None and not self._refusing:
+            self._host = host_without_runtime(asyncio.get_running_loop())
+        return self.open(
+            sources=Sources(),
+            principal=principal or ANONYMOUS,
+            limits=limits or SessionLimits(),
+            allowed=None,
+            metadata=metadata or {},
+            session_id=session_id,
+        )
 
     def get(self, id: str) -> Session | None:
         """This node's session of an id; the oldest, should several principals have chosen it."""
