@@ -14,10 +14,12 @@ __all__ = [
     "AccessDeniedError",
     "ApprovalDeniedError",
     "ApprovalExpiredError",
+    "AsyncClient",
     "AuthenticationError",
     "Broker",
     "CallRecord",
     "CatalogChangedEvent",
+    "Client",
     "ClientError",
     "ClosedError",
     "ConfigurationError",
@@ -30,6 +32,7 @@ __all__ = [
     "HeartbeatEvent",
     "LogEvent",
     "MaxToolCallsError",
+    "MemoryStore",
     "OutcomeUnknownError",
     "OverloadedError",
     "PartialResultEvent",
@@ -69,8 +72,11 @@ if TYPE_CHECKING:
     from enclave_broker.broker.broker import Broker, create_session
     from enclave_broker.broker.sessions.manager import SessionManager
     from enclave_broker.broker.sessions.session import Session
+    from enclave_broker.broker.store.memory import MemoryStore
     from enclave_broker.broker.tools.context import ToolContext
     from enclave_broker.broker.tools.tool import Tool
+    from enclave_broker.client.async_client import AsyncClient
+    from enclave_broker.client.client import Client
     from enclave_broker.types.calls import ToolCall
     from enclave_broker.types.errors import (
         AccessDeniedError,
@@ -151,6 +157,9 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "SecretError": "types.errors",
         "Session": "broker.sessions.session",
         "SessionManager": "broker.sessions.manager",
+        "MemoryStore": "broker.store.memory",
+        "AsyncClient": "client.async_client",
+        "Client": "client.client",
         "SessionClosedError": "types.errors",
         "SessionError": "types.errors",
         "SessionExistsError": "types.errors",

@@ -163,6 +163,21 @@ async def test_cancelling_a_wait_for_the_result_cancels_the_run() -> None:
         assert server.logs["s_1"].state == "cancelled"
 
 
+async def test_closing_the_client_waits_until_a_run_that_was_given_up_is_cancelled() -> None:
+    def script(id: str) -> Log:
+        return Log(lines_of(*CALLED(id))[:1], [b""], state="running")
+
+    async with line_server(script) as server:
+        client = AsyncClient(server.url)
+        waiting = asyncio.ensure_future(client.execute("code", session_id="s_1"))
+        await server.until_asked("POST", "/sessions")
+        waiting.cancel()
+        await client.aclose()
+        assert server.logs["s_1"].state == "cancelled"
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
 async def test_a_run_whose_stream_cannot_be_taken_up_is_an_error_that_says_where_it_was() -> None:
     async with (
         line_server(logged(CALLED), [Fault(20)] * 9) as server,

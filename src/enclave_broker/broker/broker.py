@@ -21,7 +21,6 @@ from enclave_broker.broker.calls.chain import compose
 from enclave_broker.broker.calls.runner import CallRunner
 from enclave_broker.broker.lifecycle import Lifecycle, Running
 from enclave_broker.broker.observers import EventCallback, Observers
-from enclave_broker.broker.result_types import typed
 from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.sessions.manager import SessionManager
@@ -41,6 +40,7 @@ from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.ids import new_session_id
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import ANONYMOUS, Principal
+from enclave_broker.types.result_types import typed
 from enclave_broker.types.results import ExecutionResult
 
 __all__ = ["Broker", "create_session"]

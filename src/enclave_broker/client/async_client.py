@@ -63,6 +63,7 @@ class AsyncClient:
         self._reconnection = reconnection or Reconnection()
         self._tools = ClientTools()
         self._streams: set[EventStream] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
         self._closed = False
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -79,6 +80,8 @@ class AsyncClient:
             self._closed = True
             for stream in list(self._streams):
                 await stream.aclose()
+            if self._cancelling:
+                await asyncio.wait(self._cancelling)
             await self._server.aclose()
 
     # -- tools of the client ---------------------------------------------------------------------------------------
@@ -110,7 +113,10 @@ class AsyncClient:
             async for event in events:
                 builder.add(event)
         except asyncio.CancelledError:
-            await self._cancel_run(events.session_id)
+            cancelling = asyncio.create_task(self._cancel_run(events.session_id))
+            self._cancelling.add(cancelling)
+            cancelling.add_done_callback(self._cancelling.discard)
+            await asyncio.shield(cancelling)
             raise
         finally:
             await self._left(events)
