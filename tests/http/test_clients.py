@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -109,10 +110,19 @@ def test_a_client_that_never_reads_costs_others_nothing(shop: Broker) -> None:
         live.until(lambda: not live.server.server_state.tasks)
 
 
+def test_an_answer_is_not_held_back_for_an_acknowledgement(live: Live) -> None:
+    with live.socket() as connection:
+        connection.sendall(request_bytes("GET", "/readyz"))
+        read_until(connection, b"ready")
+        [served] = live.server.server_state.connections
+        mine: socket.socket = cast("Any", served).transport.get_extra_info("socket")
+        assert live.do(lambda: mine.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 def test_a_client_that_reads_a_byte_at_a_time_gets_every_byte(shop: Broker) -> None:
     flooding(shop)
     with serving(shop, timing=SOON, send_buffer_bytes=65_536) as live, live.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         slow.sendall(begin(FLOOD, limits=ROOM, sessionId="s_mine"))
         first = b"".join(slow.recv(1) for _ in range(2_000))
         live.until(lambda: live.session("s_mine").state == "completed")

@@ -61,12 +61,21 @@ class Caller(Protocol):
         """Whether the session's allow-list has the name."""
         ...
 
+    @property
+    def is_consulted(self) -> bool:
+        """Whether somebody else may answer its calls."""
+        ...
+
     def consult(self, call: Call) -> Awaitable[None] | None:
         """Ask who else may answer the call that the policy has let through; None if there is nobody."""
         ...
 
     def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         """Record that the handler is about to run; it may run only when what this returns is done."""
+        ...
+
+    def durable(self) -> Awaitable[None] | None:
+        """What to await before what was recorded so far may have an effect."""
         ...
 
     def settled(self, call: Call, outcome: Outcome) -> None:
@@ -94,10 +103,13 @@ class Call:
         "id",
         "name",
         "outcome",
+        "pending",
         "performing",
+        "prepared",
         "progress",
         "progressed_at",
         "queued",
+        "refused",
         "result",
         "state",
         "step",
@@ -124,6 +136,12 @@ class Call:
         """Whether listeners are being asked."""
         self.performing: asyncio.Task[Outcome | None] | None = None
         """The handler's run, if a listener executes the call."""
+        self.pending: Awaitable[None] | None = None
+        """What of the policy has to be awaited."""
+        self.refused: Outcome | None = None
+        """What the policy said, if it refused at once."""
+        self.prepared = False
+        """Whether the policy has let it through at once and its start is recorded."""
         self.queued = False
         """Whether it had to wait for a place."""
         self.attempt = 0

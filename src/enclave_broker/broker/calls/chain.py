@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
 from enclave_broker.broker.calls.call import Call, CallState
-from enclave_broker.broker.calls.handler import Handler, started
+from enclave_broker.broker.calls.handler import Handler, start_of
 from enclave_broker.broker.tools.catalog import Catalog
 from enclave_broker.broker.tools.names import is_name, nearest
 from enclave_broker.broker.tools.threads import HandlerThreads
@@ -30,29 +30,51 @@ class Step(NamedTuple):
 
 
 class Chain:
-    """The composed steps: those that let a call through, and those that then perform it, once."""
+    """The composed steps: those that let a call through, then the handler, once."""
 
-    def __init__(self, admission: Collection[Step], performance: Collection[Step]) -> None:
+    def __init__(
+        self, admission: Collection[Step] = (), handler: Callable[[Call], Awaitable[None]] | None = None
+    ) -> None:
         self._admission = tuple(admission)
-        self._performance = tuple(performance)
+        self._handler = handler
 
-    async def admit(self, call: Call) -> None:
-        """Take the call through every step of policy. Raises what a step raised."""
+    def admit(self, call: Call) -> Awaitable[None] | None:
+        """Take the call through every step of policy: None when that is done, else the rest of it, to be awaited.
+
+        Raises what a step raised, as does awaiting the rest.
+        """
         call.state = CallState.RUNNING
-        await self._take(call, self._admission)
-
-    async def perform(self, call: Call) -> None:
-        """Run the handler; the call's `result` is set when this returns. Raises what a step raised."""
-        await self._take(call, self._performance)
-
-    async def _take(self, call: Call, steps: tuple[Step, ...]) -> None:
-        for name, apply in steps:
+        for place, (name, apply) in enumerate(self._admission):
             call.step = name
             waiting = apply(call)
             if waiting is not None:
-                await waiting
+                return self._rest(call, waiting, place + 1)
+        return None
+
+    async def _rest(self, call: Call, waiting: Awaitable[None], place: int) -> None:
+        await waiting
+        for name, apply in self._admission[place:]:
             if call.is_settled:
-                return  # its session has ended meanwhile, or somebody else has answered
+                return  # its session has ended meanwhile
+            call.step = name
+            following = apply(call)
+            if following is not None:
+                await following
+
+    async def handle(self, call: Call) -> None:
+        """Run the handler of a call whose start is recorded; its `result` is set when this returns."""
+        assert self._handler is not None
+        call.step = "handler"
+        await self._handler(call)
+
+    async def perform(self, call: Call) -> None:
+        """Record the start, then run the handler. Raises what it raised."""
+        call.step = "started"
+        writing = call.caller.started(call, start_of(call))
+        if writing is not None:
+            await writing
+        if not call.is_settled:
+            await self.handle(call)
 
 
 def compose(catalog: Catalog, wheel: Wheel, threads: HandlerThreads) -> Chain:
@@ -64,10 +86,7 @@ def compose(catalog: Catalog, wheel: Wheel, threads: HandlerThreads) -> Chain:
             Step("allow-list", _allow_list),
             Step("validate", _validate),
         ),
-        (
-            Step("started", started),
-            Step("handler", Handler(wheel, threads)),
-        ),
+        Handler(wheel, threads),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,16 +19,16 @@ from enclave_broker.broker.wheel import TICK, Alarm, Wheel
 from enclave_broker.types.errors import ToolError, ToolTimeoutError, code_of_handler
 from enclave_broker.types.results import ScriptError
 
-__all__ = ["Handler", "started"]
+__all__ = ["Handler", "start_of"]
 
 log = logging.getLogger("enclave_broker.calls")
 
 
-def started(call: Call) -> Awaitable[None] | None:
-    """Record the attempt."""
+def start_of(call: Call) -> str:
+    """Count the attempt that is about to be recorded; the hash of its effective arguments."""
     call.attempt += 1
     call.state = CallState.STARTED
-    return call.caller.started(call, hashlib.sha256(call.args_json).hexdigest())
+    return hashlib.sha256(call.args_json).hexdigest()
 
 
 class Handler:

@@ -15,6 +15,7 @@ import msgspec
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.calls.chain import Chain
+from enclave_broker.broker.calls.handler import start_of
 from enclave_broker.types.errors import ToolError
 from enclave_broker.types.results import ScriptError
 
@@ -37,8 +38,27 @@ class CallRunner:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def prepare(self, call: Call) -> str | None:
+        """Take the call through the policy as far as nothing has to be awaited.
+
+        The hash of its arguments if that was all and the broker is to start it: its start is then recorded with the
+        request. Never raises: a refusal is the outcome that `start` gives.
+        """
+        try:
+            call.pending = self._chain.admit(call)
+        except BaseException as error:  # noqa: BLE001 a step of the policy's boundary
+            call.refused = Outcome(error=self._explain(call, error), rule=call.step)
+            return None
+        if call.pending is not None or call.caller.is_consulted:
+            return None
+        call.prepared = True
+        return start_of(call)
+
     def start(self, call: Call) -> None:
-        """Run the call; its caller hears of the outcome."""
+        """Run a call that was prepared; its caller hears of the outcome, of a refusal at once."""
+        if call.refused is not None:
+            call.settle(call.refused)
+            return
         call.task = task = self._loop.create_task(self._run(call))
         self._tasks.add(task)
 
@@ -85,13 +105,19 @@ class CallRunner:
     async def _outcome(self, call: Call) -> Outcome | None:
         """None: the call has one already, or wants none."""
         try:
-            await self._chain.admit(call)
-            if (asked := call.caller.consult(call)) is not None:
-                await asked
-                if call.performing is not None and not call.is_settled:
-                    return await call.performing
-            if not call.is_settled:
-                await self._chain.perform(call)
+            if call.prepared:
+                if (writing := call.caller.durable()) is not None:
+                    await writing
+                await self._chain.handle(call)
+            else:
+                if call.pending is not None:
+                    await call.pending
+                if (asked := call.caller.consult(call)) is not None:
+                    await asked
+                    if call.performing is not None and not call.is_settled:
+                        return await call.performing
+                if not call.is_settled:
+                    await self._chain.perform(call)
             return None if call.is_settled else Outcome(call.result)
         except asyncio.CancelledError:
             if call.state is CallState.SETTLED:

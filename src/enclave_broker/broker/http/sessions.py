@@ -18,13 +18,13 @@ from starlette.responses import Response
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.bodies import read_body, read_json
-from enclave_broker.broker.http.errors import HttpError, json_response
+from enclave_broker.broker.http.errors import json_response
 from enclave_broker.broker.http.gate import admitted
 from enclave_broker.broker.http.streaming import ONLY_FINAL, EventStream, OneObject, wanted_form
 from enclave_broker.broker.http.timing import Timers
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.stream.filters import EventFilter
-from enclave_broker.types.errors import ConfigurationError, SessionExistsError, ToolError
+from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionExistsError, ToolError
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.requests import (
     InvalidRequestError,
@@ -79,8 +79,7 @@ class Sessions:
             session = await self._open(asked, entry.principal)
         else:
             session = await self._open_or_join(asked, asked.session_id, body, entry.principal)
-        if (writing := session.durable()) is not None:
-            await writing
+        await self._durable(session)
         if form == "object":
             return OneObject(session.cursor(filter=ONLY_FINAL), session.id, self._timers)
         cursor = session.cursor(filter=filter, sse=form == "sse")
@@ -174,30 +173,36 @@ class Sessions:
         session = self._find(request)
         asked = parse_cancel(await read_body(request, MAX_CANCEL_BYTES, self._timers))
         await session.cancel(asked.reason or "")
-        return await _done(session, {"success": True})
+        await self._durable(session)
+        return json_response({"success": True})
 
     async def delete(self, request: Request) -> Response:
-        id = request.path_params["id"]
-        if not await self._broker.sessions.destroy_for(admitted(request).principal, id):
-            raise HttpError("NOT_FOUND", "no such session")
-        return json_response({"success": True, "sessionId": id})
+        session = self._find(request)
+        await self._broker.sessions.destroy_for(session.principal, session.id)
+        await self._durable(session)
+        return json_response({"success": True, "sessionId": session.id})
 
     async def tool_result(self, request: Request) -> Response:
         session = self._find(request)
         asked = parse_tool_result(await read_json(request, self._result_bytes, self._timers))
         first = session.answer_nowait(asked.call_id, asked.ok, _answer(asked))
-        return await _done(session, {"success": first, "callId": asked.call_id})
+        await self._durable(session)
+        return json_response({"success": first, "callId": asked.call_id})
+
+    async def _durable(self, session: Session) -> None:
+        """What has been done is said when it can't be lost any more. Raises OverloadedError if that takes too long."""
+        writing = session.durable()
+        if writing is None:
+            return
+        try:
+            async with asyncio.timeout(self._timers.timing.durable):
+                await writing
+        except TimeoutError:
+            raise OverloadedError("the store is slow: what was asked for may have been done", retry_after=5) from None
 
     def _find(self, request: Request) -> Session:
         """Raises SessionNotFoundError, also for somebody else's."""
         return self._broker.sessions.find_for(admitted(request).principal, request.path_params["id"])
-
-
-async def _done(session: Session, answer: dict[str, Any]) -> Response:
-    """What has been done is said when it can't be lost any more."""
-    if (writing := session.durable()) is not None:
-        await writing
-    return json_response(answer)
 
 
 def _is_of(session: Session, principal: Principal) -> bool:

@@ -65,6 +65,7 @@ class CallTable:
         self._manual = manual
         """Whether the broker never starts a call by itself."""
         self.listeners: list[Callable[[ToolCall], Any]] = []
+        self._draining = False
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}
 
@@ -104,7 +105,15 @@ class CallTable:
         self.running[call.id] = call
         waited = _elapsed(call, batch) if call.queued else 0.0
         batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=waited)
+        self._prepare(call, batch)
         return True
+
+    def _prepare(self, call: Call, batch: Batch) -> None:
+        if self._log.size_with(batch) > self.limits.max_log_bytes:
+            return  # the session ends with this batch
+        args_hash = self._session.host.runner.prepare(call)
+        if args_hash is not None:
+            _record_start(call, args_hash, batch)
 
     def begin_call(self, call: Call) -> None:
         """Start a call that has a place and its record."""
@@ -195,6 +204,7 @@ class CallTable:
         if not self._log.records:
             self._session.introduce(batch)
         call = self.request(name, msgspec.json.decode(text), 0, batch, call_id)
+        self._prepare(call, batch)
         self._session.commit(batch)
         self.begin_call(call)
         return call
@@ -207,8 +217,15 @@ class CallTable:
     def allows(self, name: str) -> bool:
         return self._allowed is None or any(glob.matches(name) for glob in self._allowed)
 
+    @property
+    def is_consulted(self) -> bool:
+        return bool(self.listeners) or self._manual
+
+    def durable(self) -> Awaitable[None] | None:
+        return self._log.durable()
+
     def consult(self, call: Call) -> Awaitable[None] | None:
-        return self._consult(call) if self.listeners or self._manual else None
+        return self._consult(call) if self.is_consulted else None
 
     async def _consult(self, call: Call) -> None:
         call.consulting = True
@@ -229,9 +246,7 @@ class CallTable:
 
     def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         batch = self._log.batch()
-        effect = call.tool.effect if call.tool is not None else "write"
-        fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
-        batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
+        _record_start(call, args_hash, batch)
         self._session.commit(batch)
         return self._log.durable()
 
@@ -248,12 +263,21 @@ class CallTable:
             return
         del self.running[call.id]
         self._session.execution.answer(call, outcome)
-        if self._queue:
-            batch = self._log.batch()
-            following = self._queue.popleft()
-            self.admit(following, batch)
-            self._session.commit(batch)
-            self.begin_call(following)
+        if self._queue and not self._draining:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Give places to those that wait. One that is refused at once frees its place within this."""
+        self._draining = True
+        try:
+            while self._queue and len(self.running) < self.limits.max_concurrent_calls:
+                batch = self._log.batch()
+                following = self._queue.popleft()
+                self.admit(following, batch)
+                self._session.commit(batch)
+                self.begin_call(following)
+        finally:
+            self._draining = False
 
     def told(self, call: Call, item: Progress | LogLine) -> None:
         if call.state is CallState.SETTLED:
@@ -282,6 +306,13 @@ class CallTable:
                 bytes_received=int(item.done),
                 total_bytes=None if item.total is None else int(item.total),
             )
+
+
+def _record_start(call: Call, args_hash: str, batch: Batch) -> None:
+    """Audit before effect: the handler runs after this record."""
+    effect = call.tool.effect if call.tool is not None else "write"
+    fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
+    batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
 
 
 def _log_data(data: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from enclave_broker.broker.store.records import CallRequested, CallSettled, Ende
 from enclave_broker.types.errors import OutcomeUnknownError, ToolError
 from enclave_broker.types.events import StdoutEvent
 from enclave_broker.types.messages import CallFulfilled
-from enclave_broker.types.results import CallRecord, ExecutionResult, ScriptError
+from enclave_broker.types.results import CallRecord, ExecutionResult, Outcome, ScriptError
 
 __all__ = ["call_records", "earlier_call", "execution_result", "settled_call", "stdout", "value_of"]
 
@@ -22,71 +22,66 @@ DENIALS = frozenset(
 """The codes by which a call's outcome is `denied`: the policy refused it before its handler."""
 
 
-class _Draft:
-    __slots__ = ("asked", "over", "requested", "settled", "settled_at", "started_at")
-
-    def __init__(self, requested: CallRequested, asked: float) -> None:
-        self.requested = requested
-        self.asked = asked
-        self.over = False
-        """Whether it can't get an outcome any more."""
-        self.started_at: float | None = None
-        self.settled: CallSettled | None = None
-        self.settled_at = 0.0
-
-    def outcome(self) -> Any:
-        if self.settled is None:
-            if not self.over:
-                return "waiting"
-            return "unknown" if self.started_at is not None else "not_run"
-        if self.settled.error is None:
-            return "done"
-        return "denied" if self.settled.error.code in DENIALS else "failed"
-
-    def record(self) -> CallRecord:
-        requested, settled = self.requested, self.settled
-        return CallRecord(
-            id=requested.call_id,
-            name=requested.name,
-            args=msgspec.json.decode(requested.args),
-            outcome=self.outcome(),
-            error=settled.error if settled else None,
-            rule=settled.rule if settled else None,
-            started=self.started_at,
-            duration=self.settled_at - self.asked if settled else None,
-            args_bytes=len(bytes(requested.args)),
-            result_bytes=settled.result_bytes if settled else 0,
-            by_host=requested.engine_id == 0,
-        )
-
-
 def call_records(records: Sequence[Record], *, closed: bool = False) -> list[CallRecord]:
     """The calls in the order in which they were asked for.
 
     A call without outcome is `waiting` while its execution runs, or for one that the host made while the session isn't
     `closed`; after that `unknown` if its handler was started (nobody knows how it ended) and `not_run` if not.
     """
-    drafts: dict[str, _Draft] = {}
+    asked: dict[str, tuple[CallRequested, float]] = {}
+    started: dict[str, float] = {}
+    settled: dict[str, tuple[CallSettled, float]] = {}
+    over: set[str] = set()
     for record in records:
         fact = record.fact
-        if isinstance(fact, CallRequested):
-            drafts[fact.call_id] = _Draft(fact, record.at)
-        elif isinstance(fact, HandlerStarted):
-            if (draft := drafts.get(fact.call_id)) is not None:
-                draft.started_at = record.at
-        elif isinstance(fact, CallSettled):
-            if (draft := drafts.get(fact.call_id)) is not None:
-                draft.settled, draft.settled_at = fact, record.at
-        elif isinstance(fact, Ended):
-            for draft in drafts.values():
-                draft.over = draft.over or draft.requested.engine_id > 0
-    for draft in drafts.values():
-        draft.over = draft.over or closed
-    return [draft.record() for draft in drafts.values()]
+        if type(fact) is CallRequested:
+            asked[fact.call_id] = (fact, record.at)
+        elif type(fact) is HandlerStarted:
+            started[fact.call_id] = record.at
+        elif type(fact) is CallSettled:
+            settled[fact.call_id] = (fact, record.at)
+        elif type(fact) is Ended:
+            over.update(call_id for call_id, (request, _) in asked.items() if request.engine_id)
+    return [
+        _record(request, at, started.get(call_id), settled.get(call_id), over=closed or call_id in over)
+        for call_id, (request, at) in asked.items()
+    ]
+
+
+def _record(
+    request: CallRequested, at: float, started: float | None, settled: tuple[CallSettled, float] | None, *, over: bool
+) -> CallRecord:
+    outcome: Outcome
+    if settled is None:
+        outcome = "waiting" if not over else "not_run" if started is None else "unknown"
+        return CallRecord(
+            id=request.call_id,
+            name=request.name,
+            args=msgspec.json.decode(request.args),
+            outcome=outcome,
+            started=started,
+            args_bytes=len(bytes(request.args)),
+            by_host=request.engine_id == 0,
+        )
+    fact, ended = settled
+    outcome = "done" if fact.error is None else "denied" if fact.error.code in DENIALS else "failed"
+    return CallRecord(
+        id=request.call_id,
+        name=request.name,
+        args=msgspec.json.decode(request.args),
+        outcome=outcome,
+        error=fact.error,
+        rule=fact.rule,
+        started=started,
+        duration=ended - at,
+        args_bytes=len(bytes(request.args)),
+        result_bytes=fact.result_bytes,
+        by_host=request.engine_id == 0,
+    )
 
 
 def stdout(records: Sequence[Record]) -> str:
-    return "".join(record.public.chunk for record in records if isinstance(record.public, StdoutEvent))
+    return "".join([record.public.chunk for record in records if type(record.public) is StdoutEvent])
 
 
 def _error_copy(error: ScriptError | None) -> ScriptError | None:

@@ -100,5 +100,5 @@ class _NoRuntime:
 
 def host_without_runtime(loop: asyncio.AbstractEventLoop) -> Host:
     """For sessions that no broker runs."""
-    runner = CallRunner(Chain((), ()))
+    runner = CallRunner(Chain())
     return Host(loop=loop, wheel=Wheel(loop), runtime=_NoRuntime(), runner=runner, observers=Observers())

@@ -130,13 +130,17 @@ class Log:
         for event, fact in batch.entries:
             records.append(Record(len(records), batch.at, event, fact))
         self._seq = batch.last_seq
-        self.size_bytes += batch.weight + ENTRY_BYTES * len(batch.entries)
+        self.size_bytes = self.size_with(batch)
         if self._committer is None:
             self.published = len(records)
             if self._followers:
                 self._wake()
         else:
             self._committer.submit(self)
+
+    def size_with(self, batch: Batch) -> int:
+        """What the log will weigh, in bytes, about."""
+        return self.size_bytes + batch.weight + ENTRY_BYTES * len(batch.entries)
 
     def publish(self, upto: int) -> None:
         """The records before this index are durable."""
