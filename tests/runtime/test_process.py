@@ -21,7 +21,7 @@ from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.process import ProcessRun, WorkerProcess
 from enclave_broker.runtime.runtime import Key
 from enclave_broker.types.errors import OverloadedError
-from tests.runtime.support import Hearer, start, value_of
+from tests.runtime.support import KEY, Hearer, fulfilled, start, value_of
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which only Linux has")
 
@@ -58,11 +58,36 @@ async def test_a_stopped_worker_is_killed_when_it_owes_an_answer(
 ) -> None:
     monkeypatch.setattr(process_module, "PING_SECONDS", 0.05)
     (pid,) = pool.pids
+    run, heard = start(pool, "await callTool('w', {})")
+    await heard.heard(1)
     os.kill(pid, signal.SIGSTOP)
-    _, heard = start(pool, "return 1")
+    run.deliver(fulfilled(1, 1))
     await heard.over()
     assert heard.reason == "the worker process did not answer"
     assert await value_of(pool, "2") == 2
+
+
+async def test_a_run_whose_process_ends_before_its_first_step_starts_in_another(pool: ProcessPool) -> None:
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+    run, heard = start(pool, "return await callTool('w', {})")
+    await until(lambda: pool.workers[0].busy == 1)
+    os.kill(pid, signal.SIGKILL)
+    await heard.heard(1)
+    run.deliver(fulfilled(1, "once"))
+    await heard.over()
+    assert (heard.value, heard.reason) == ("once", None)
+
+
+async def test_a_burst_starts_no_more_processes_than_there_are_workers() -> None:
+    pool = ProcessPool(workers=2, max_workers=4)
+    await pool.start()
+    try:
+        assert await asyncio.gather(*(value_of(pool, "return 1") for _ in range(100))) == [1] * 100
+        assert await value_of(pool, "return 2") == 2
+        assert len(pool.pids) + pool.spawning <= 2
+    finally:
+        await pool.aclose()
 
 
 async def test_a_long_step_is_no_silence(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +152,7 @@ class Liar:
 @pytest.fixture
 async def liar() -> AsyncIterator[Liar]:
     ours, theirs = socket.socketpair()
-    worker = WorkerProcess(lambda _: None, lambda _: None)
+    worker = WorkerProcess(lambda _: None, lambda _worker, _runs: None)
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     worker._process = child  # pyright: ignore[reportPrivateUsage] a process that runs no worker
     ours.setblocking(False)
@@ -138,6 +163,13 @@ async def liar() -> AsyncIterator[Liar]:
     await worker.reap()
     assert child.stdin is not None
     child.stdin.close()
+
+
+def lying(heard: Hearer) -> ProcessRun:
+    """A run that has no second place to go."""
+    run = ProcessRun(heard, b"start", KEY)
+    run._places_left = 1  # pyright: ignore[reportPrivateUsage] as after its first process
+    return run
 
 
 def step(effects: bytes = b"[[5,1]]", *, ended: int = 1, verdict: int = 0) -> bytes:
@@ -165,7 +197,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_worker_that_lies_is_killed_and_its_run_lost(liar: Liar, lie: str) -> None:
     heard = Hearer()
-    liar.worker.place(ProcessRun(heard), b"start")
+    liar.worker.place(lying(heard))
     await until(lambda: liar.worker.busy == 1)
     liar.channel.sendall(LIES[lie])
     await until(lambda: liar.worker.ended)
@@ -174,8 +206,8 @@ async def test_a_worker_that_lies_is_killed_and_its_run_lost(liar: Liar, lie: st
 
 async def test_late_frames_of_a_cancelled_run_are_no_lie(liar: Liar) -> None:
     heard = Hearer()
-    run = ProcessRun(heard)
-    liar.worker.place(run, b"start")
+    run = lying(heard)
+    liar.worker.place(run)
     run.cancel()
     liar.channel.sendall(pack(Up.STEP, 1, step()) + pack(Up.CLOSED, 1))
     await until(lambda: liar.worker.load == 0)
@@ -186,7 +218,7 @@ async def test_late_frames_of_a_cancelled_run_are_no_lie(liar: Liar) -> None:
 async def test_what_a_worker_writes_to_stderr_is_logged_as_one_bounded_escaped_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    worker = WorkerProcess(lambda _: None, lambda _: None)
+    worker = WorkerProcess(lambda _: None, lambda _worker, _runs: None)
     code = "import sys; sys.stderr.write('oh\\n2026 forged line\\x1b[31m' + 'x' * 30000)"
     with caplog.at_level("WARNING", "enclave_broker.runtime"):
         worker._process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)  # pyright: ignore[reportPrivateUsage]

@@ -278,7 +278,7 @@ class Broker:
                     watching = self._life.running.host.observers.watch(session.events(), on_event)
                 result = await session.result_of(execution)
                 if watching is not None:
-                    await watching
+                    await asyncio.wait({watching})
                 return check(result)
             finally:
                 session.close("SESSION_CANCELLED", "whoever waited for the result went away", status="cancelled")

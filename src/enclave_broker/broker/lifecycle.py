@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from enclave_broker.broker.loop_thread import LoopThread
-from enclave_broker.broker.sessions.host import Host, hand_over
+from enclave_broker.broker.sessions.host import Host, hand_over, wait_in_thread
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.store.committer import Committer
 from enclave_broker.runtime.runtime import Runtime
@@ -22,6 +24,9 @@ from enclave_broker.types.errors import ClosedError
 __all__ = ["Lifecycle", "Running"]
 
 T = TypeVar("T")
+
+EXIT_SECONDS = 2.0
+"""How long the interpreter's exit waits for a clean end; the workers end with their channels in any case."""
 
 
 class Running:
@@ -63,6 +68,16 @@ class Lifecycle:
         self._ending = False
         self._closed = False
         self._thread: LoopThread | None = None
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            forget = weakref.WeakMethod(self._forget_in_child)
+            os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _forget_in_child(self) -> None:
+        """After a fork: loop, threads and workers are the parent's; this process starts its own."""
+        atexit.unregister(self._at_exit)
+        self.running = self._loop = self._starting = self._thread = None
+        self._ending = False
         self._lock = threading.Lock()
 
     def owner(self) -> asyncio.AbstractEventLoop | None:
@@ -174,18 +189,15 @@ class Lifecycle:
                 owner = self._thread.loop
         if _running_loop() is owner:
             raise RuntimeError("the broker runs in this event loop: use `await broker.execute(...)`")
-        future = asyncio.run_coroutine_threadsafe(make(), owner)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return wait_in_thread(asyncio.run_coroutine_threadsafe(make(), owner), owner)
 
     def _at_exit(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
             if self.owner() is thread.loop:
-                thread.submit(self._end(0.0))
+                ending = asyncio.run_coroutine_threadsafe(self._end(0.0), thread.loop)
+                with contextlib.suppress(Exception):  # a handler that blocks the loop must not hold up the exit
+                    ending.result(timeout=EXIT_SECONDS)
             thread.stop()
 
 

@@ -48,7 +48,7 @@ class _Call:
     __slots__ = ("args", "asked", "name", "started")
 
     def __init__(self, fact: CallRequested, asked: float) -> None:
-        self.name = inline(fact.name)
+        self.name = cut(inline(fact.name[:200]), 80)
         self.args = json_text(msgspec.json.decode(fact.args), compact=True)
         self.asked = asked
         self.started = False

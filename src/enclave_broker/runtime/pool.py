@@ -17,7 +17,7 @@ from typing import Any
 from enclave_broker.runtime.image import engine_hash, open_image
 from enclave_broker.runtime.process import ProcessRun, WorkerProcess
 from enclave_broker.runtime.runtime import Key, Listener
-from enclave_broker.types.errors import ClosedError, EnclaveError, OverloadedError
+from enclave_broker.types.errors import ClosedError, EnclaveError, OverloadedError, RuntimeLostError
 
 __all__ = ["ProcessPool"]
 
@@ -29,13 +29,8 @@ MAX_WAITING = 1000
 IDLE_SECONDS = 60.0
 """An empty process beyond the first ends after this."""
 RETRY_AFTER = 1.0
-
-
-class _Waiting:
-    __slots__ = ("body", "key", "run")
-
-    def __init__(self, key: Key, run: ProcessRun, body: bytes) -> None:
-        self.key, self.run, self.body = key, run, body
+SPAWN_TRIES = 3
+"""A process that ends before it is ready is tried anew so often; one that can't be built isn't."""
 
 
 class ProcessPool:
@@ -55,7 +50,7 @@ class ProcessPool:
         self._weak = weak_sandbox
         self._ready: list[WorkerProcess] = []
         self._spawning = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[ProcessRun] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._image = -1
         self._closed = False
@@ -64,12 +59,18 @@ class ProcessPool:
 
     async def start(self) -> None:
         self._image = await asyncio.to_thread(open_image)
+        self._spawning += 1
         await self._spawn()
 
     @property
     def workers(self) -> Sequence[WorkerProcess]:
         """The processes that are ready."""
         return tuple(self._ready)
+
+    @property
+    def spawning(self) -> int:
+        """How many more are on their way."""
+        return self._spawning
 
     @property
     def pids(self) -> list[int]:
@@ -81,15 +82,15 @@ class ProcessPool:
     def run(self, body: bytes, key: Key, listener: Listener) -> ProcessRun:
         if self._closed:
             raise ClosedError("the runtime is closed")
-        run = ProcessRun(listener)
+        run = ProcessRun(listener, body, key)
         worker = self._choose(key)
         if worker is not None and not self._waiting:
             worker.key = key
-            worker.place(run, body)
+            worker.place(run)
         elif len(self._waiting) >= MAX_WAITING:
             raise OverloadedError("every worker is taken and no room to wait is left", retry_after=RETRY_AFTER)
         else:
-            self._waiting.append(_Waiting(key, run, body))
+            self._waiting.append(run)
             if worker is not None:
                 self._drain()
         self._grow(key, placed=worker is not None)
@@ -122,30 +123,30 @@ class ProcessPool:
                 return
         elif total >= self._max_workers or self._spawning >= len(self._waiting):
             return
+        self._spawning += 1
         self._own(self._spawn_more())
 
     def _drain(self) -> None:
         """Place what waits, in order, as far as there are places; one key's lack doesn't hold up another's."""
-        kept: deque[_Waiting] = deque()
+        kept: deque[ProcessRun] = deque()
         full: set[Key] = set()
         while self._waiting:
-            item = self._waiting.popleft()
-            if item.run.cancelled:
+            run = self._waiting.popleft()
+            if run.cancelled:
                 continue
-            worker = None if item.key in full else self._choose(item.key)
+            worker = None if run.key in full else self._choose(run.key)
             if worker is None:
-                full.add(item.key)
-                kept.append(item)
+                full.add(run.key)
+                kept.append(run)
             else:
-                worker.key = item.key
-                worker.place(item.run, item.body)
+                worker.key = run.key
+                worker.place(run)
         self._waiting = kept
 
     # -- processes -------------------------------------------------------------------------------------------------
 
     async def _spawn(self) -> None:
         worker = WorkerProcess(self._freed, self._ended)
-        self._spawning += 1
         try:
             await worker.spawn(self._image, self.engines["javascript"], weak=self._weak, capacity=CAPACITY + 200)
         finally:
@@ -159,26 +160,36 @@ class ProcessPool:
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap_idle)
 
-    async def _spawn_more(self) -> None:
+    async def _spawn_more(self, tries: int = SPAWN_TRIES) -> None:
         try:
             await self._spawn()
         except (EnclaveError, OSError) as error:
             log.error("a worker process could not be started: %s", error)
-            if not self._ready and not self._spawning:
+            if isinstance(error, RuntimeLostError) and tries > 1 and not self._closed:
+                self._spawning += 1
+                await self._spawn_more(tries - 1)
+            elif not self._ready and not self._spawning:
                 waiting, self._waiting = self._waiting, deque()
-                for item in waiting:
-                    item.run.lost(f"no worker process could be started: {error}")
+                for run in waiting:
+                    run.lost(f"no worker process could be started: {error}")
 
     def _freed(self, worker: WorkerProcess) -> None:
         if self._waiting:
             self._drain()
 
-    def _ended(self, worker: WorkerProcess) -> None:
+    def _ended(self, worker: WorkerProcess, displaced: list[ProcessRun]) -> None:
         if worker in self._ready:
             self._ready.remove(worker)
         self._own(worker.reap())
-        if not self._closed and self._image >= 0 and not self._ready and not self._spawning:
-            self._own(self._spawn_more())  # the replacement
+        if self._closed or self._image < 0:
+            for run in displaced:
+                run.lost("the broker is closed")
+            return
+        self._waiting.extendleft(reversed(displaced))
+        self._drain()
+        if not self._spawning and (self._waiting or not self._ready):  # the replacement
+            self._spawning += 1
+            self._own(self._spawn_more())
 
     def _reap_idle(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,8 +219,8 @@ class ProcessPool:
         if self._reaper is not None:
             self._reaper.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for item in waiting:
-            item.run.lost("the broker is closed")
+        for run in waiting:
+            run.lost("the broker is closed")
         for worker in list(self._ready):
             worker.kill("the broker is closed")
         while self._tasks:

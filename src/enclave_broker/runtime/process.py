@@ -31,6 +31,8 @@ HELLO_SECONDS = 15.0
 PING_SECONDS = 1.0
 UNANSWERED_PINGS = 3
 """A worker that owes an answer and leaves this many pings unanswered is killed."""
+MAX_PLACES = 2
+"""A run whose process ends before its first step starts in another, once: no script can end one after the other."""
 REAP_SECONDS = 0.002
 STDERR_BYTES = 8192
 """Of what one worker writes to stderr, this much reaches the log."""
@@ -39,9 +41,13 @@ STDERR_BYTES = 8192
 class ProcessRun:
     """A run in a worker process (runtime/runtime.py has the contract)."""
 
-    __slots__ = ("_delivered", "_id", "_listener", "_pending", "_worker")
+    __slots__ = ("_delivered", "_id", "_listener", "_pending", "_places_left", "_worker", "body", "key")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, body: bytes, key: Key) -> None:
+        self.body = body
+        """What starts it; kept until its first step."""
+        self.key = key
+        self._places_left = MAX_PLACES
         self._listener: Listener | None = listener
         self._worker: WorkerProcess | None = None
         self._id = 0
@@ -68,9 +74,18 @@ class ProcessRun:
 
     def placed(self, worker: WorkerProcess, id: int) -> None:
         self._worker, self._id = worker, id
+        self._places_left -= 1
         self._delivered.append(0)
         if self._pending:
             worker.want_flush(self)
+
+    def displaced(self) -> bool:
+        """Its process is gone; whether it may start in another, since nothing that it did was ever seen."""
+        if self._listener is None or not self.body or not self._places_left:
+            return False
+        self._worker = None
+        self._delivered.clear()
+        return True
 
     @property
     def cancelled(self) -> bool:
@@ -93,6 +108,7 @@ class ProcessRun:
         if ended > 1 or verdict > Verdict.HOST_MEMORY or (verdict and not ended):
             raise FrameError("a step that no worker makes")
         listener, inputs = self._listener, self._delivered.popleft()
+        self.body = b""
         if listener is not None:
             listener.stepped(StepTaken(body[STEP.size :], cpu_us, bool(ended), Verdict(verdict), inputs))
         if ended:
@@ -111,9 +127,16 @@ class ProcessRun:
 
 
 class WorkerProcess(asyncio.Protocol):
-    """One child process. Made by `spawn`; `on_end` is called once, when it is gone."""
+    """One child process. Made by `spawn`; `on_end` is called once, when it is gone.
 
-    def __init__(self, on_free: Callable[[WorkerProcess], None], on_end: Callable[[WorkerProcess], None]) -> None:
+    It gets the runs that may start in another process, since nothing they did was seen.
+    """
+
+    def __init__(
+        self,
+        on_free: Callable[[WorkerProcess], None],
+        on_end: Callable[[WorkerProcess, list[ProcessRun]], None],
+    ) -> None:
         self.key: Key | None = None
         self.busy = 0
         self.idle_since = 0.0
@@ -194,7 +217,7 @@ class WorkerProcess(asyncio.Protocol):
             )
 
     def kill(self, reason: str) -> None:
-        """SIGKILL; every run in it hears `lost`. Idempotent."""
+        """SIGKILL; every run that has begun hears `lost`. Idempotent."""
         if self.ended:
             return
         self.ended = True
@@ -209,9 +232,11 @@ class WorkerProcess(asyncio.Protocol):
             self._greeted.set_exception(RuntimeLostError(f"a worker ended before it was ready: {reason}"))
             self._greeted.exception()
         runs, self._runs = list(self._runs.values()), {}
+        displaced = [run for run in runs if run.displaced()]
         for run in runs:
-            run.lost(reason)
-        self._on_end(self)
+            if run not in displaced:
+                run.lost(reason)
+        self._on_end(self, displaced)
 
     def abandon(self) -> None:
         """Kill and reap without an event loop."""
@@ -246,11 +271,11 @@ class WorkerProcess(asyncio.Protocol):
     def load(self) -> int:
         return len(self._runs)
 
-    def place(self, run: ProcessRun, body: bytes) -> None:
+    def place(self, run: ProcessRun) -> None:
         self._next_id = id = self._next_id % 0xFFFFFFFF + 1
         self._runs[id] = run
         self.busy += 1
-        self._write(pack(Down.START, id, body))
+        self._write(pack(Down.START, id, run.body))
         run.placed(self, id)
         self._watch()
 

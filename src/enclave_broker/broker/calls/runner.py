@@ -149,7 +149,7 @@ def _text(message: object) -> str | None:
     """A tool's message as text that can be sent; None if it is none."""
     try:
         return str(message)[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001 a tool's own object may do anything
+    except BaseException:  # noqa: BLE001 a tool's own object may do anything
         return None
 
 

@@ -41,6 +41,8 @@ __all__ = ["CallTable"]
 
 log = logging.getLogger("enclave_broker.calls")
 
+ARGS_SLACK = 2
+"""The engine counts its own JSON text; ours of the same value may write a number longer."""
 PROGRESS_SECONDS = 0.1
 """A handler's own progress is one event in this time at most."""
 
@@ -87,6 +89,8 @@ class CallTable:
     def request(self, name: str, args: dict[str, Any], engine_id: int, batch: Batch, call_id: str = "") -> Call:
         """A new call and its record in `batch`."""
         args_json = encode_args(args)
+        if engine_id and len(args_json) > ARGS_SLACK * self.limits.max_tool_args_bytes:
+            raise ValueError("arguments over max_tool_args_bytes")
         call = Call(self, call_id or new_call_id(self._session.sources.random), engine_id, name, args, args_json)
         call.asked_at = batch.at
         self._calls[call.id] = call
@@ -320,7 +324,14 @@ def _log_data(data: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(data)
     except (TypeError, ValueError, RecursionError):
-        return msgspec.json.encode({str(name): repr(value)[:1000] for name, value in data.items()})
+        return msgspec.json.encode({_shown(name): _shown(value) for name, value in data.items()})
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:1000].encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 a tool's own object may do anything
+        return f"<{type(value).__name__}>"
 
 
 def _elapsed(call: Call, batch: Batch) -> float:

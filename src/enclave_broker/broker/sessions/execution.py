@@ -15,6 +15,7 @@ import msgspec
 from enclave_broker.broker.calls.call import Call, Outcome
 from enclave_broker.broker.sessions.log import Batch
 from enclave_broker.broker.sessions.timers import Timers
+from enclave_broker.broker.sessions.untrusted import LEVELS, StepGuard
 from enclave_broker.broker.sessions.verdicts import STUCK, failure_of, script_error, verdict_error
 from enclave_broker.broker.store.records import (
     CallSettled,
@@ -37,13 +38,11 @@ from enclave_broker.types.messages import (
     Input,
     Returned,
     StartMessage,
-    Stuck,
     TimerCleared,
     TimerFired,
     TimerSet,
     UnhandledRejection,
     Verdict,
-    decode_effects,
     encode_input,
     encode_start,
 )
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["Execution", "Status"]
 
 Status = Literal["completed", "failed", "cancelled"]
-LEVELS: tuple[Any, ...] = ("info", "info", "debug", "warn", "error")
 MAX_DELAY_MS = float(2**31 - 1)
 """A longer delay is cut to this, as browsers do; the session ends long before."""
 PRINTED = Printed()
@@ -69,17 +67,16 @@ class Execution:
 
     __slots__ = (
         "_alarms",
-        "_calls_seen",
         "_cpu_us",
         "_ended",
         "_ended_at",
+        "_guard",
         "_now",
         "_run",
         "_session",
         "_started_at",
         "_stdout_bytes",
         "_timers",
-        "_timers_seen",
         "_undone",
         "done",
         "first_index",
@@ -93,7 +90,7 @@ class Execution:
         self._run: Run | None = None
         self._alarms: list[Alarm] = []
         self._timers = Timers(session.host.loop, self._fire)
-        self._calls_seen = self._timers_seen = 0
+        self._guard = StepGuard(session.limits)
         self._undone = 1
         """Deliveries, the start among them, that the engine has not worked off."""
         self._cpu_us = self._stdout_bytes = 0
@@ -157,8 +154,7 @@ class Execution:
     def stepped(self, step: StepTaken, /) -> None:
         if self.over:
             return
-        effects = decode_effects(step.effects)
-        self._check(effects, step)
+        effects = self._guard.read(step, settled=self.settled is not None)
         self._undone -= 1 if step.inputs == 0 else step.inputs
         self._cpu_us += step.cpu_us
         self._ended = step.ended
@@ -196,29 +192,6 @@ class Execution:
         error = verdict_error(verdict, self._session.limits)
         batch.fact(Decided(error))
         self.finish("failed", msgspec.UNSET, error, batch, closes=True)
-
-    def _check(self, effects: list[Effect], step: StepTaken) -> None:
-        """Numbers of calls and timers are dense, and a script settles once."""
-        calls, timers = self._calls_seen, self._timers_seen
-        settled = self.settled is not None
-        for effect in effects:
-            if isinstance(effect, CallEffect):
-                calls += 1
-                if effect.id != calls:
-                    raise ValueError(f"call {effect.id} where {calls} has to come")
-            elif isinstance(effect, TimerSet):
-                timers += 1
-                if effect.id != timers:
-                    raise ValueError(f"timer {effect.id} where {timers} has to come")
-            elif isinstance(effect, Returned | Failed | Stuck):
-                if settled:
-                    raise ValueError("a script settles once")
-                settled = True
-            elif isinstance(effect, ConsoleEffect) and not 0 <= effect.level < len(LEVELS):
-                raise ValueError(f"console level {effect.level}")
-        if step.ended and not settled and not step.verdict:
-            raise ValueError("a run ended before its script has settled")
-        self._calls_seen, self._timers_seen = calls, timers
 
     def _apply(self, effect: Effect, batch: Batch, calls: list[Call], timers: list[tuple[int, float | None]]) -> None:
         """Add the effect's records to the step's batch."""

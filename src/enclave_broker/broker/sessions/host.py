@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,11 +16,15 @@ from enclave_broker.broker.observers import Observers
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.wheel import Wheel
 from enclave_broker.runtime.runtime import Key, Listener, Run, Runtime
-from enclave_broker.types.errors import OverloadedError
+from enclave_broker.types.errors import ClosedError, OverloadedError
 
-__all__ = ["Host", "Sources", "hand_over", "host_without_runtime"]
+__all__ = ["Host", "Sources", "hand_over", "host_without_runtime", "wait_in_thread"]
 
 T = TypeVar("T")
+
+LOOK_SECONDS = 0.25
+"""How often who waits for another loop looks whether it still runs."""
+LOOP_ENDED = "the event loop that the broker belonged to has ended; the next call starts it anew"
 
 
 class SystemRandom:
@@ -80,7 +85,36 @@ async def hand_over(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutin
     async def there() -> T:
         return await make()
 
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+    future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+    try:
+        while not (await asyncio.wait({future}, timeout=LOOK_SECONDS))[0]:
+            if not loop.is_running():
+                raise ClosedError(LOOP_ENDED)
+        return future.result()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            future.cancel()
+            raise
+        raise ClosedError(LOOP_ENDED) from None
+
+
+def wait_in_thread(future: concurrent.futures.Future[T], loop: asyncio.AbstractEventLoop) -> T:
+    """The same for a caller without a loop. An interrupt here (Ctrl-C) cancels it there."""
+    try:
+        while True:
+            try:
+                return future.result(timeout=LOOK_SECONDS)
+            except concurrent.futures.TimeoutError:
+                if future.done():
+                    raise
+                if not loop.is_running():
+                    raise ClosedError(LOOP_ENDED) from None
+            except concurrent.futures.CancelledError:
+                raise ClosedError(LOOP_ENDED) from None
+    except BaseException:
+        future.cancel()
+        raise
 
 
 class _NoRuntime:

@@ -214,17 +214,20 @@ class SessionManager:
     async def destroy(self, id: str) -> bool:
         """Cancel what runs in the session and forget it; False if there is no such session."""
         session = self.get(id)
-        return session is not None and self._destroy(session)
+        return session is not None and await self._destroyed(session)
 
     async def destroy_for(self, principal: Principal, id: str) -> bool:
         """The same, for a principal's own session."""
         session = self._sessions.get(_key(principal, id))
-        return session is not None and self._destroy(session)
+        return session is not None and await self._destroyed(session)
 
-    def _destroy(self, session: Session) -> bool:
-        session.close("SESSION_CANCELLED", "the session was destroyed", status="cancelled")
-        self.forget(session)
-        return True
+    async def _destroyed(self, session: Session) -> bool:
+        async def end() -> bool:
+            session.close("SESSION_CANCELLED", "the session was destroyed", status="cancelled")
+            self.forget(session)
+            return True
+
+        return await session.host.here(end)
 
     # -- Keeper (sessions/session.py) ------------------------------------------------------------------------------
 

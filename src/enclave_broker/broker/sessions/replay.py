@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from enclave_broker.broker.sessions.execution import LEVELS, MAX_DELAY_MS
+from enclave_broker.broker.sessions.execution import MAX_DELAY_MS
+from enclave_broker.broker.sessions.untrusted import LEVELS
 from enclave_broker.broker.sessions.verdicts import STUCK, failure_of, script_error
 from enclave_broker.broker.store.records import (
     CallRequested,

@@ -186,7 +186,11 @@ class Session:
 
     async def cancel(self, reason: str = "") -> bool:
         """End the current execution with SESSION_CANCELLED and close the session; False if nothing was running."""
-        return self.close("SESSION_CANCELLED", reason or "the session was cancelled", status="cancelled")
+
+        async def end() -> bool:
+            return self.close("SESSION_CANCELLED", reason or "the session was cancelled", status="cancelled")
+
+        return await self.host.here(end)
 
     def close(self, code: str, message: str, *, status: Status = "failed") -> bool:
         """End what runs with this verdict; nothing runs in the session any more. Whether something ran."""

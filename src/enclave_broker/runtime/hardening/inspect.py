@@ -14,7 +14,7 @@ import threading
 
 import msgspec
 
-from enclave_broker.runtime.hardening import Report, enter, missing
+from enclave_broker.runtime.hardening import Report, Wall, enter, missing
 from enclave_broker.runtime.hardening.report import LINUX_ONLY
 
 __all__ = ["inspect_walls"]
@@ -52,7 +52,10 @@ def inspect_walls() -> Report:
         last_words = child.communicate()[1].decode("utf-8", "replace").strip().splitlines()
     if not text:
         reason = last_words[-1] if last_words else "it said nothing"
-        return LINUX_ONLY.without(("seccomp",), f"the child that entered it ended with {child.returncode}: {reason}")
+        detail = f"not tried: the child that enters it ended with {child.returncode}: {reason}"
+        return Report(
+            [Wall(wall.name, ok=False, required=wall.name == "seccomp", detail=detail) for wall in LINUX_ONLY.walls]
+        )
     return msgspec.json.decode(text, type=Report).without(outside, "not seen from outside")
 
 
