@@ -105,7 +105,7 @@ def test_every_event_stands_in_the_reference() -> None:
 
 def test_every_option_stands_in_the_reference() -> None:
     page = text("reference/cli.md")
-    for command in (["run"], ["tools", "list"], ["tools", "describe"], ["tools", "call"], ["doctor"], []):
+    for command in (["run"], ["tools", "list"], ["tools", "describe"], ["tools", "call"], ["serve"], ["doctor"], []):
         assert [option for option in options(command) if option not in page] == []
 
 
