@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import FrameType
@@ -133,6 +134,9 @@ def _at_signal(callback: Callable[[], None]) -> Generator[None]:
         previous = before[number]
         if callable(previous):
             previous(number, frame)
+        elif previous == signal.SIG_DFL:  # nobody else ends the process
+            signal.signal(number, signal.SIG_DFL)
+            loop.call_soon_threadsafe(os.kill, os.getpid(), number)
 
     with contextlib.suppress(ValueError):
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -336,7 +336,8 @@ def _shown(value: object) -> str:
 
 def _elapsed(call: Call, batch: Batch) -> float:
     """Milliseconds since the call was asked for."""
-    return max(0.0, round((batch.at - call.asked_at) * 1000, 3))
+    at = batch.at
+    return 0.0 if at <= call.asked_at else round((at - call.asked_at) * 1000, 3)
 
 
 def _json_text(args: dict[str, Any]) -> bytes:

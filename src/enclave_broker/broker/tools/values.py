@@ -46,7 +46,7 @@ def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_nam
     if type(result) not in _PLAIN and not (type(result) is int and -_SMALL < result < _SMALL):
         check_size(result, max_bytes, tool_name)
     try:
-        text = adapter.dump_json(result, by_alias=True, warnings="error")
+        text = adapter.serializer.to_json(result, by_alias=True, warnings="error")
         if (b"NaN" in text or b"Infinity" in text) and not _is_json(text):  # a model's own configuration may allow them
             text = pydantic_core.to_json(pydantic_core.from_json(text), inf_nan_mode="null")
     except (ValueError, TypeError, RecursionError) as error:
