@@ -47,6 +47,8 @@ class StepGuard:
 
     def _check_size(self, size: int) -> None:
         """No step says more than its limits allow, each character escaped."""
+        if size <= SLACK_BYTES:
+            return
         limits = self._limits
         calls = max(0, limits.max_tool_calls - self._calls)
         most = SLACK_BYTES + 6 * (
@@ -55,14 +57,13 @@ class StepGuard:
         if size > most + 64 * SETS_A_STEP * (limits.max_timers + 1):
             raise ValueError(f"a step of {size} bytes, more than its limits allow")
 
-    def _check_limits(self, effects: list[Effect], calls: int, timers_set: int) -> None:
+    def _check_limits(self, calls: int, timers_set: int, printed: int) -> None:
         """The engine enforces them, too; what comes from its process is not believed."""
         limits = self._limits
         if calls > limits.max_tool_calls:
             raise ValueError(f"{calls} calls, more than max_tool_calls")
         if timers_set > SETS_A_STEP * limits.max_timers:
             raise ValueError(f"{timers_set} timers set in one step")
-        printed = sum(len(effect.text) for effect in effects if type(effect) is ConsoleEffect)
         self._printed += printed
         if self._printed > limits.max_stdout_bytes:
             raise ValueError("more output than max_stdout_bytes")
@@ -70,6 +71,7 @@ class StepGuard:
     def _check(self, effects: list[Effect], step: StepTaken, *, settled: bool) -> None:
         """Numbers of calls and timers are dense, and a script settles once."""
         calls, timers = self._calls, self._timers
+        printed = 0
         for effect in effects:
             if isinstance(effect, CallEffect):
                 calls += 1
@@ -83,9 +85,11 @@ class StepGuard:
                 if settled:
                     raise ValueError("a script settles once")
                 settled = True
-            elif isinstance(effect, ConsoleEffect) and not 0 <= effect.level < len(LEVELS):
-                raise ValueError(f"console level {effect.level}")
-        self._check_limits(effects, calls, timers - self._timers)
+            elif isinstance(effect, ConsoleEffect):
+                printed += len(effect.text)
+                if not 0 <= effect.level < len(LEVELS):
+                    raise ValueError(f"console level {effect.level}")
+        self._check_limits(calls, timers - self._timers, printed)
         if step.ended and not settled and not step.verdict:
             raise ValueError("a run ended before its script has settled")
         self._calls, self._timers = calls, timers

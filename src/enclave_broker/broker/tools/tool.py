@@ -23,7 +23,7 @@ from enclave_broker.broker.tools.names import check_name
 from enclave_broker.broker.tools.schema import ArgumentSchema, adapter_of, arguments_type, json_schema_of
 from enclave_broker.broker.tools.signature import Signature, read_signature, underlying
 from enclave_broker.broker.tools.threads import HandlerThreads
-from enclave_broker.broker.tools.values import dump_result
+from enclave_broker.broker.tools.values import QUICK_TYPES, dump_result
 from enclave_broker.types.calls import Effect
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.limits import seconds
@@ -64,6 +64,8 @@ class Tool:
     _arguments: ArgumentSchema = field(repr=False)
     _result: TypeAdapter[Any] = field(repr=False)
     _signature: Signature = field(repr=False)
+    _quick: type | None = field(default=None, repr=False)
+    """The result's type, if it is a plain one."""
 
     @property
     def handler(self) -> Callable[..., Any]:
@@ -123,7 +125,7 @@ class Tool:
         Raises ToolResultTooLargeError, and InvalidResultError for what can't be written or isn't what the handler's
         annotation says.
         """
-        return dump_result(self._result, result, max_bytes, name or self.name)
+        return dump_result(self._result, result, max_bytes, name or self.name, self._quick)
 
 
 def tool_from_function(
@@ -246,6 +248,7 @@ def _build(
         _arguments=arguments,
         _result=result,
         _signature=signature,
+        _quick=next((kind for kind in QUICK_TYPES if signature.returns is kind), None),
         **rest,
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
+import msgspec
 import pydantic_core
 from pydantic import BaseModel, TypeAdapter
 
@@ -22,6 +23,9 @@ __all__ = ["InvalidResultError", "check_size", "dump_result"]
 _MAX_DEPTH = 200  # both pydantic and the engine read 200 levels of JSON
 _WORTH_COUNTING = 1_000  # values below which looking at each is quicker
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+QUICK_TYPES = frozenset({int, bool, str})
+"""Annotations whose values are written without pydantic when they are plain."""
+_SHORT_TEXT = 1_000
 _SMALL_BITS = 64
 _MAX_BITS = 1_023  # what a script's number can hold is just above 2**1023; beyond it is Infinity
 _SMALL = 1 << _SMALL_BITS
@@ -35,7 +39,9 @@ class InvalidResultError(Exception):
     """
 
 
-def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_name: str) -> bytes:
+def dump_result(
+    adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_name: str, quick: type | None = None
+) -> bytes:
     """The JSON text of `result`, by pydantic's rules.
 
     Datetimes are ISO 8601, Decimals strings, sets arrays, bytes UTF-8 text, NaN and infinities null. Whole numbers are
@@ -43,6 +49,10 @@ def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_nam
     Raises ToolResultTooLargeError beyond `max_bytes` (of all that the result holds, what a model excludes too), and
     InvalidResultError.
     """
+    if quick is not None and type(result) is quick and (text := _written_quickly(result)) is not None:
+        if len(text) > max_bytes:
+            raise _too_large(tool_name, f"{len(text):,}", max_bytes)
+        return text
     if type(result) not in _PLAIN and not (type(result) is int and -_SMALL < result < _SMALL):
         check_size(result, max_bytes, tool_name)
     try:
@@ -54,6 +64,15 @@ def dump_result(adapter: TypeAdapter[Any], result: Any, max_bytes: int, tool_nam
     if len(text) > max_bytes:
         raise _too_large(tool_name, f"{len(text):,}", max_bytes)
     return text
+
+
+def _written_quickly(result: Any) -> bytes | None:
+    """What pydantic would write of a small number, a truth value or a short text; None if it has to be asked."""
+    if type(result) is int:
+        return b"%d" % result if -_SMALL < result < _SMALL else None
+    if type(result) is bool:
+        return b"true" if result else b"false"
+    return msgspec.json.encode(result) if result.isascii() and len(result) <= _SHORT_TEXT else None
 
 
 def check_size(result: Any, max_bytes: int, tool_name: str) -> None:
