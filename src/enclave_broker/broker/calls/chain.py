@@ -104,7 +104,8 @@ class _Named:
         self._catalog = catalog
 
     def __call__(self, call: Call) -> None:
-        if not is_name(call.name):
+        # A tool's name was held to the grammar when it was registered.
+        if self._catalog.find(call.name) is None and not is_name(call.name):
             raise _unknown(self._catalog, call)
 
 

@@ -256,7 +256,8 @@ class CallTable:
 
     def settled(self, call: Call, outcome: Outcome) -> None:
         del self._calls[call.id]
-        self.changed_at = self._session.host.loop.time()
+        if not self._calls:
+            self.changed_at = self._session.host.loop.time()
         if call.engine_id == 0 or self._session.execution is None:
             batch = self._log.batch()
             size = 0 if outcome.error else len(outcome.value)
