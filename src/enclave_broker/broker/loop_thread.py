@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 __all__ = ["LoopThread"]
-
-T = TypeVar("T")
 
 
 class LoopThread:
@@ -29,15 +25,6 @@ class LoopThread:
             self.loop.run_forever()
         finally:
             self.loop.close()
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there and wait. An interrupt here (Ctrl-C) cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     def stop(self) -> None:
         """End the loop and wait a moment for its thread."""

@@ -23,10 +23,10 @@ from enclave_broker.types.messages import (
 __all__ = ["LEVELS", "StepGuard"]
 
 LEVELS: tuple[Any, ...] = ("info", "info", "debug", "warn", "error")
-SLACK_BYTES = 1 << 20
-"""Of a step's effects, what no limit speaks of: numbers, brackets, an error and its stack."""
+SLACK_BYTES = 4 << 20
+"""Of the effects of an input, what no limit speaks of: an error and its stack, twenty rejections of 16 KiB, escaped."""
 SETS_A_STEP = 17
-"""Timers that one step may set, for each of max_timers: the engine stops at 16."""
+"""Timers that one input may set, for each of max_timers: the engine stops at 16."""
 
 
 class StepGuard:
@@ -40,29 +40,27 @@ class StepGuard:
 
     def read(self, step: StepTaken, *, settled: bool) -> list[Effect]:
         """The step's effects; `settled`: the script has ended already. Raises ValueError for what no engine makes."""
-        self._check_size(len(step.effects))
+        self._check_size(len(step.effects), max(1, step.inputs))
         effects = decode_effects(step.effects)
         self._check(effects, step, settled=settled)
         return effects
 
-    def _check_size(self, size: int) -> None:
-        """No step says more than its limits allow, each character escaped."""
+    def _check_size(self, size: int, inputs: int) -> None:
+        """No step says more than its limits allow, each character escaped. What the engine bounds is for each input."""
         if size <= SLACK_BYTES:
             return
         limits = self._limits
         calls = max(0, limits.max_tool_calls - self._calls)
-        most = SLACK_BYTES + 6 * (
-            limits.max_stdout_bytes + calls * limits.max_tool_args_bytes + limits.max_tool_result_bytes
-        )
-        if size > most + 64 * SETS_A_STEP * (limits.max_timers + 1):
+        texts = limits.max_stdout_bytes + calls * limits.max_tool_args_bytes + limits.max_tool_result_bytes
+        if size > 6 * texts + inputs * (SLACK_BYTES + 64 * SETS_A_STEP * limits.max_timers):
             raise ValueError(f"a step of {size} bytes, more than its limits allow")
 
-    def _check_limits(self, calls: int, timers_set: int, printed: int) -> None:
+    def _check_limits(self, calls: int, timers_set: int, printed: int, inputs: int) -> None:
         """The engine enforces them, too; what comes from its process is not believed."""
         limits = self._limits
         if calls > limits.max_tool_calls:
             raise ValueError(f"{calls} calls, more than max_tool_calls")
-        if timers_set > SETS_A_STEP * limits.max_timers:
+        if timers_set > SETS_A_STEP * limits.max_timers * inputs:
             raise ValueError(f"{timers_set} timers set in one step")
         self._printed += printed
         if self._printed > limits.max_stdout_bytes:
@@ -89,7 +87,7 @@ class StepGuard:
                 printed += len(effect.text)
                 if not 0 <= effect.level < len(LEVELS):
                     raise ValueError(f"console level {effect.level}")
-        self._check_limits(calls, timers - self._timers, printed)
+        self._check_limits(calls, timers - self._timers, printed, max(1, step.inputs))
         if step.ended and not settled and not step.verdict:
             raise ValueError("a run ended before its script has settled")
         self._calls, self._timers = calls, timers
