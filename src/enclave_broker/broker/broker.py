@@ -320,8 +320,7 @@ class Broker:
             principal = Principal(user_id)
         if dispatch not in {"auto", "manual"}:
             raise ConfigurationError(f"dispatch is 'auto' or 'manual', not {dispatch!r}")
-        merged = self._limits_of(limits, timeout, deadline, max_tool_calls)
-        manual = dispatch == "manual"
+        merged, manual = self._limits_of(limits, timeout, deadline, max_tool_calls), dispatch == "manual"
         return await self._life.here(
             lambda: self._open(allowed_tools, principal, merged, metadata, session_id, manual=manual)
         )
@@ -344,6 +343,7 @@ class Broker:
         *,
         single: bool = False,
         manual: bool = False,
+        detached: bool = True,
     ) -> Session:
         if principal is not None and not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"principal is a Principal, not {principal!r}")
@@ -360,6 +360,7 @@ class Broker:
             session_id=session_id,
             single=single,
             manual=manual,
+            detached=detached,
         )
         for callback in self._callbacks:
             running.host.observers.watch(session.all_events(), callback)
@@ -373,9 +374,10 @@ class Broker:
         principal: Principal,
         metadata: Mapping[str, Any] | None,
         session_id: str | None,
+        detached: bool,
     ) -> Session:
         """For an edge: a session for one execution, in this loop. `limits` are final. Raises as `create_session`."""
-        return await self._open(allowed_tools, principal, limits, metadata, session_id, single=True)
+        return await self._open(allowed_tools, principal, limits, metadata, session_id, single=True, detached=detached)
 
     async def execute_tool_call(self, session_id: str, call: ToolCall | Mapping[str, Any]) -> Any:
         """A tool call without a script, or one that a script has made: the whole chain, once per call id.

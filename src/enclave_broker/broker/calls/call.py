@@ -74,6 +74,10 @@ class Caller(Protocol):
         """Record that the handler is about to run; it may run only when what this returns is done."""
         ...
 
+    def waits_outside(self, call: Call) -> None:
+        """Only a person or a client can bring the call on: no active time passes for it."""
+        ...
+
     def durable(self) -> Awaitable[None] | None:
         """What to await before what was recorded so far may have an effect."""
         ...
@@ -103,6 +107,7 @@ class Call:
         "id",
         "name",
         "outcome",
+        "outside",
         "pending",
         "performing",
         "prepared",
@@ -144,6 +149,8 @@ class Call:
         """Whether the policy has let it through at once and its start is recorded."""
         self.queued = False
         """Whether it had to wait for a place."""
+        self.outside = False
+        """Whether it waits for a person or a client."""
         self.attempt = 0
         self.tool: Tool | None = None
         self.validated: Any = None

@@ -47,6 +47,7 @@ class Handler:
             timeout = tool.timeout or limits.tool_timeout
         call.alarm = alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
         if tool.is_client:
+            call.caller.waits_outside(call)
             await call.wait()
             return
         try:

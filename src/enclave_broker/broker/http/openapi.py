@@ -52,7 +52,7 @@ _SCHEMAS: dict[str, Any] = {
         allowedTools={**_array(_TEXT), "description": "names and globs; without it every tool"},
         filter={**_OBJECT, "description": "which events are sent"},
         metadata={**_OBJECT, "description": "labels"},
-        detach={**_FLAG, "description": "changes nothing today: every run goes on when nobody watches"},
+        detach={**_FLAG, "description": "the run goes on for as long as it may, also when nobody watches it"},
         stream={**_FLAG, "description": "false: one object after the end"},
         protocolVersion={"enum": [1, 2]},
     ),

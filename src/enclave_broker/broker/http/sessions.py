@@ -79,10 +79,14 @@ class Sessions:
             session = await self._open(asked, entry.principal)
         else:
             session = await self._open_or_join(asked, asked.session_id, body, entry.principal)
-        await self._durable(session)
+        cursor = session.cursor(filter=ONLY_FINAL if form == "object" else filter, sse=form == "sse")
+        try:
+            await self._durable(session)
+        except BaseException:
+            cursor.close()
+            raise
         if form == "object":
-            return OneObject(session.cursor(filter=ONLY_FINAL), session.id, self._timers)
-        cursor = session.cursor(filter=filter, sse=form == "sse")
+            return OneObject(cursor, session.id, self._timers)
         return EventStream(cursor, session.id, self._timers, form=form, linger=True)
 
     async def _open(self, asked: SessionRequest, principal: Principal) -> Session:
@@ -98,6 +102,7 @@ class Sessions:
                 principal=principal,
                 metadata=asked.metadata,
                 session_id=asked.session_id,
+                detached=asked.detach,
             )
         except ConfigurationError as error:
             raise InvalidRequestError("allowedTools", f"has a pattern that is none: {error.message}") from None

@@ -57,6 +57,8 @@ class CallTable:
         self.metadata = session.metadata
         self.running: dict[str, Call] = {}
         """The script's calls that have a place, by id."""
+        self._outside = 0
+        """How many of them only a person or a client can bring on."""
         self.count = 0
         """Made in the current execution."""
         self.changed_at = session.host.loop.time()
@@ -79,7 +81,13 @@ class CallTable:
         """The execution is over: its calls get no outcome."""
         self._queue.clear()
         self.running = {}
+        self._outside = 0
         self._drop([call for call in self._calls.values() if call.engine_id])
+
+    @property
+    def all_wait_outside(self) -> bool:
+        """Whether there are calls of the script, and each one waits for a person or a client."""
+        return 0 < self._outside == len(self.running) and not self._queue
 
     def drop_all(self) -> None:
         """The session is closed."""
@@ -248,6 +256,19 @@ class CallTable:
             await call.wait()
         call.consulting = False
 
+    def waits_outside(self, call: Call) -> None:
+        if call.id in self.running and not call.outside:
+            call.outside = True
+            self._outside += 1
+            if self._session.execution is not None:
+                self._session.execution.look()
+
+    def goes_on(self, call: Call) -> None:
+        """The call waits for nobody outside any more."""
+        if call.outside:
+            call.outside = False
+            self._outside -= 1
+
     def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         batch = self._log.batch()
         _record_start(call, args_hash, batch)
@@ -267,6 +288,7 @@ class CallTable:
             self._session.commit(batch)
             return
         del self.running[call.id]
+        self.goes_on(call)
         self._session.execution.answer(call, outcome)
         if self._queue and not self._draining:
             self._drain()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from enclave_broker.broker.calls.call import Call, Outcome
+from enclave_broker.broker.sessions.clock import ActiveClock
 from enclave_broker.broker.sessions.log import Batch
 from enclave_broker.broker.sessions.timers import Timers
 from enclave_broker.broker.sessions.untrusted import LEVELS, StepGuard
@@ -66,8 +67,8 @@ class Execution:
     """One run of code in a session, from its start record to its final."""
 
     __slots__ = (
-        "_alarms",
         "_cpu_us",
+        "_deadline",
         "_ended",
         "_ended_at",
         "_guard",
@@ -78,6 +79,7 @@ class Execution:
         "_stdout_bytes",
         "_timers",
         "_undone",
+        "clock",
         "done",
         "first_index",
         "over",
@@ -88,7 +90,9 @@ class Execution:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._run: Run | None = None
-        self._alarms: list[Alarm] = []
+        self.clock: ActiveClock | None = None
+        """Of the `timeout`; there is none when nothing was started."""
+        self._deadline: Alarm | None = None
         self._timers = Timers(session.host.loop, self._fire)
         self._guard = StepGuard(session.limits)
         self._undone = 1
@@ -140,9 +144,9 @@ class Execution:
                 "CODE_TOO_LARGE", f"the code is larger than the {limits.max_code_bytes} bytes of max_code_bytes"
             )
             return
-        self._alarms.append(host.wheel.after(limits.timeout, self._expire))
+        self.clock = ActiveClock(host.loop, host.wheel, limits.timeout, self._expire)
         if limits.deadline is not None:
-            self._alarms.append(host.wheel.after(limits.deadline, self._miss_deadline))
+            self._deadline = host.wheel.after(limits.deadline, self._miss_deadline)
 
     def _tick(self) -> float:
         """Milliseconds since the epoch, whole, and never back: what the script's clock shows."""
@@ -181,6 +185,13 @@ class Execution:
             self._session.calls.drop_queue()
             if self._is_idle():
                 self._finish_settled(self._session.log.batch())
+        self.look()
+
+    def look(self) -> None:
+        """Let the clock stand while all that is pending is what a person or a client has to do."""
+        waits = self._session.calls.all_wait_outside and self._undone == 0 and not self._timers
+        if waits and self.clock is not None and not self.over:
+            self.clock.stand()
 
     def _cut_off(self, effects: list[Effect], verdict: Verdict) -> None:
         """Of a step that was cut off what it had printed counts; its calls and timers never came to be."""
@@ -265,6 +276,8 @@ class Execution:
 
     def _deliver(self, item: Input) -> None:
         self._undone += 1
+        if self.clock is not None and self.clock.stands:
+            self.clock.go_on()
         if self._run is not None:
             self._run.deliver(encode_input(item))
             if self._session.host.runner.quiet:
@@ -324,8 +337,10 @@ class Execution:
         ended = Ended(error is None, status, value, error, stats)
         batch.event(FinalEvent, ended, ok=error is None, result=value, error=wire_error, stats=stats.to_wire())
         self._timers.clear()
-        for alarm in self._alarms:
-            alarm.cancel()
+        if self.clock is not None:
+            self.clock.stop()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._run is not None and not self._ended:
             self._run.cancel()
         self._run = None

@@ -34,8 +34,9 @@ Key = tuple[str | None, str, str]
 class SessionManager:
     """At most `max_concurrent_sessions` that are open at a time.
 
-    One with nothing to run ends `session_timeout` seconds after its last execution; `cleanup_interval` is how often
-    that is looked at, in seconds.
+    One with nothing to run ends `session_timeout` seconds after its last execution and is forgotten; `cleanup_interval`
+    is how often that is looked at. A run that a client has started without `detach` is cancelled when nobody has
+    watched it for `grace` seconds of active time. All in seconds.
 
     Raises ConfigurationError for a value of the wrong type or range.
     """
@@ -46,6 +47,7 @@ class SessionManager:
         max_concurrent_sessions: int = 1000,
         session_timeout: float = 60.0,
         cleanup_interval: float = 10.0,
+        grace: float = 60.0,
     ) -> None:
         if isinstance(max_concurrent_sessions, bool) or not isinstance(max_concurrent_sessions, int):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"max_concurrent_sessions must be a whole number, not {max_concurrent_sessions!r}")
@@ -54,6 +56,7 @@ class SessionManager:
         self._maximum = max_concurrent_sessions
         self._timeout = seconds(session_timeout, "session_timeout")
         self._interval = seconds(cleanup_interval, "cleanup_interval")
+        self._grace = seconds(grace, "grace")
         self._sessions: dict[Key, Session] = {}
         self._ids: dict[str, list[Session]] = {}
         """An id that a client chose is a key within its principal only."""
@@ -104,8 +107,9 @@ class SessionManager:
         session_id: str | None = None,
         single: bool = False,
         manual: bool = False,
+        detached: bool = True,
     ) -> Session:
-        """A new session; `single`: it is closed after one execution.
+        """A new session; `single`: it is closed after one execution. `detached`: it needs nobody who watches.
 
         Raises OverloadedError beyond the maximum, SessionExistsError for an id that is taken, ConfigurationError for
         one that is no session id, ClosedError.
@@ -132,6 +136,7 @@ class SessionManager:
             keeper=self,
             single=single,
             manual=manual,
+            grace=None if detached else self._grace,
         )
         self._open += 1
         self._sessions[key] = session

@@ -20,17 +20,17 @@ from enclave_broker.broker.sessions.history import call_records, execution_resul
 from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Batch, detached
 from enclave_broker.broker.sessions.machine import FINISHED, State, check
+from enclave_broker.broker.sessions.watchers import Watchers
 from enclave_broker.broker.store.records import ExecutionStarted
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionClosedError
-from enclave_broker.types.events import Event, HeartbeatEvent, SessionInitEvent
+from enclave_broker.types.events import Event, SessionInitEvent
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import CallRecord, ExecutionResult
 from enclave_broker.types.wire import EVENT_TYPES
 
 if TYPE_CHECKING:
-    from enclave_broker.broker.wheel import Alarm
     from enclave_broker.stream.filters import EventFilter
 
 __all__ = ["Session"]
@@ -67,6 +67,7 @@ class Session:
         keeper: Keeper,
         single: bool = False,
         manual: bool = False,
+        grace: float | None = None,
     ) -> None:
         self.host = host
         self.sources = sources
@@ -79,8 +80,7 @@ class Session:
         self._keeper = keeper
         self._single = single
         """Whether it is over after one execution."""
-        self._readers = 0
-        self._heart: Alarm | None = None
+        self._watchers = Watchers(self, grace)
         self.execution: Execution | None = None
         self._state = State.STARTING
         self._closed = False
@@ -121,7 +121,13 @@ class Session:
 
     @property
     def expires_at(self) -> datetime:
-        return datetime.fromtimestamp(self._created + self.limits.timeout, UTC)
+        """When its `timeout` would be used up if it were active all the time; it moves while the clock stands."""
+        return datetime.fromtimestamp(self._expires, UTC)
+
+    @property
+    def _expires(self) -> float:
+        clock = None if self.execution is None else self.execution.clock
+        return self._created + self.limits.timeout + (0.0 if clock is None else clock.waited)
 
     async def execute(self, code: str, *, language: str = "javascript") -> ExecutionResult[Any]:
         """Run code and wait for its end. A script that fails is a result, not an exception.
@@ -159,7 +165,7 @@ class Session:
         else:
             self.introduce(batch, fact)
         self.log.append(batch)
-        self._beat()
+        self._watchers.beat()
 
     def introduce(self, batch: Batch, fact: ExecutionStarted | None = None) -> None:
         """The first event of every session."""
@@ -210,8 +216,7 @@ class Session:
             self._closed = True
             self._idle_from = self.host.loop.time()
             self.log.close()
-            if self._heart is not None:
-                self._heart.cancel()
+            self._watchers.close()
             self._keeper.closed(self)
 
     async def events(self, from_seq: int = 1) -> AsyncIterator[Event]:
@@ -276,10 +281,9 @@ class Session:
 
     def cursor(self, from_seq: int = 1, *, filter: EventFilter | None = None, sse: bool = False) -> Cursor:
         """A reader from a `seq` on. While one is attached and something runs there are heartbeats; close it."""
-        self._readers += 1
-        self._beat()
+        self._watchers.came()
         return Cursor(
-            self.log, from_seq=from_seq, filter=filter, sse=sse, is_over=self._is_over, on_close=self._reader_left
+            self.log, from_seq=from_seq, filter=filter, sse=sse, is_over=self._is_over, on_close=self._watchers.left
         )
 
     def _is_over(self) -> bool:
@@ -288,21 +292,9 @@ class Session:
             return self.log.is_durable
         return self.execution is not None and self.execution.done
 
-    def _reader_left(self) -> None:
-        self._readers -= 1
-
-    def _beat(self) -> None:
-        runs = self.execution is not None and not self.execution.over
-        if self._readers and runs and self._heart is None and not self._closed:
-            self._heart = self.host.wheel.after(self.limits.heartbeat_interval, self._pulse)
-
-    def _pulse(self) -> None:
-        self._heart = None
-        if self._readers and self.execution is not None and not self.execution.over:
-            batch = self.log.batch()
-            batch.event(HeartbeatEvent, ts=_iso(self.sources.now()))
-            self.commit(batch)
-            self._beat()
+    def now_iso(self) -> str:
+        """The time, as events have it."""
+        return _iso(self.sources.now())
 
     def durable(self) -> asyncio.Future[None] | None:
         """None if all that was recorded so far is durable, else a future of that."""
@@ -316,7 +308,7 @@ class Session:
             "sessionId": self.id,
             "state": str(state),
             "createdAt": int(self._created * 1000),
-            "expiresAt": int((self._created + self.limits.timeout) * 1000),
+            "expiresAt": int(self._expires * 1000),
             "stats": {
                 "duration": 0 if execution is None else int(execution.duration * 1000),
                 "toolCallCount": self.calls.count,

@@ -23,6 +23,10 @@ class Timers:
         self._order = 0
         self._handle: asyncio.TimerHandle | None = None
 
+    def __bool__(self) -> bool:
+        """Whether any is set."""
+        return bool(self._due)
+
     def change(self, timers: Sequence[tuple[int, float | None]]) -> None:
         """Set and clear, in order: a number and a delay in milliseconds, or None to clear it."""
         if not timers:
