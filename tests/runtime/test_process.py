@@ -18,10 +18,12 @@ import pytest
 from enclave_broker.runtime import process as process_module
 from enclave_broker.runtime.frames import HEADER, STEP, Up, pack
 from enclave_broker.runtime.pool import ProcessPool
-from enclave_broker.runtime.process import ProcessRun, WorkerProcess
+from enclave_broker.runtime.process import WorkerProcess
+from enclave_broker.runtime.run import ProcessRun
 from enclave_broker.runtime.runtime import Key
 from enclave_broker.types.errors import OverloadedError
-from tests.runtime.support import KEY, Hearer, fulfilled, start, value_of
+from enclave_broker.types.messages import encode_start
+from tests.runtime.support import KEY, Hearer, fulfilled, start, start_message, value_of
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which only Linux has")
 
@@ -167,7 +169,7 @@ async def liar() -> AsyncIterator[Liar]:
 
 def lying(heard: Hearer) -> ProcessRun:
     """A run that has no second place to go."""
-    run = ProcessRun(heard, b"start", KEY)
+    run = ProcessRun(heard, encode_start(start_message("return 1")), KEY)
     run._places_left = 1  # pyright: ignore[reportPrivateUsage] as after its first process
     return run
 

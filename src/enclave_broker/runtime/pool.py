@@ -1,21 +1,25 @@
 """The worker processes of one broker: placement by key, growth, reaping, replacement, back-pressure.
 
 A process serves one key (engine, tenant) until it is empty. Up to as many processes as there are CPUs share one key's
-runs; more are started only for other keys, up to `max_workers`. What finds no place waits in order; what finds no room
-to wait is refused. Called by the broker; runtime/process.py is one process.
+runs; more are started only for other keys, up to `max_workers`. What finds no place, or no memory while others are
+inside a step, waits in order; what finds no room to wait is refused. Called by the broker; runtime/process.py is one
+process, runtime/budget.py says what memory there is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
+from enclave_broker.runtime.budget import default_budget, memory_of
 from enclave_broker.runtime.image import engine_hash, open_image
-from enclave_broker.runtime.process import ProcessRun, WorkerProcess
+from enclave_broker.runtime.process import WorkerProcess
+from enclave_broker.runtime.run import ProcessRun
 from enclave_broker.runtime.runtime import Key, Listener
 from enclave_broker.types.errors import ClosedError, EnclaveError, OverloadedError, RuntimeLostError
 
@@ -29,6 +33,8 @@ MAX_WAITING = 1000
 IDLE_SECONDS = 60.0
 """An empty process beyond the first ends after this."""
 RETRY_AFTER = 1.0
+LOOK_SECONDS = 0.1
+"""How old what is known of the processes' memory may be when something is placed."""
 SPAWN_TRIES = 3
 """A process that ends before it is ready is tried anew so often; one that can't be built isn't."""
 
@@ -37,17 +43,29 @@ class ProcessPool:
     """A Runtime of local processes.
 
     `workers` is how many may share one key's load (default: the CPUs), `max_workers` how many there may be in all
-    (default: twice that, at least 4).
+    (default: twice that, at least 4), `memory_bytes` what they may take together (default: 60 % of the machine's memory
+    or the control group's; without limit where that can't be known).
     """
 
     def __init__(
-        self, *, workers: int | None = None, max_workers: int | None = None, weak_sandbox: bool = False
+        self,
+        *,
+        workers: int | None = None,
+        max_workers: int | None = None,
+        memory_bytes: int | None = None,
+        weak_sandbox: bool = False,
     ) -> None:
         self._workers = workers or len(
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         )
         self._max_workers = max_workers or max(4, 2 * self._workers)
         self._weak = weak_sandbox
+        self.memory_bytes = memory_bytes or default_budget()
+        """What the processes may take together; None is without limit."""
+        self._held = 0
+        """Bytes that the processes had when they were looked at last."""
+        self._looked_at = 0.0
+        self._retry: asyncio.TimerHandle | None = None
         self._ready: list[WorkerProcess] = []
         self._spawning = 0
         self._waiting: deque[ProcessRun] = deque()
@@ -77,14 +95,26 @@ class ProcessPool:
         """Of the processes that are ready."""
         return [worker.pid for worker in self._ready]
 
+    @property
+    def inside_bytes(self) -> int:
+        """What may come to their memory before any script that is inside a step has left it."""
+        return sum(worker.inside_bytes for worker in self._ready)
+
     # -- placement -------------------------------------------------------------------------------------------------
 
     def run(self, body: bytes, key: Key, listener: Listener) -> ProcessRun:
         if self._closed:
             raise ClosedError("the runtime is closed")
         run = ProcessRun(listener, body, key)
+        left = self._left()
+        if left < run.max_bytes:
+            raise OverloadedError(
+                f"the workers hold so much memory that a session of {run.max_bytes} bytes (max_memory_bytes) finds no "
+                "place beside them",
+                retry_after=RETRY_AFTER,
+            )
         worker = self._choose(key)
-        if worker is not None and not self._waiting:
+        if worker is not None and not self._waiting and self.inside_bytes + run.max_bytes <= left:
             worker.key = key
             worker.place(run)
         elif len(self._waiting) >= MAX_WAITING:
@@ -128,10 +158,18 @@ class ProcessPool:
 
     def _drain(self) -> None:
         """Place what waits, in order, as far as there are places; one key's lack doesn't hold up another's."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         kept: deque[ProcessRun] = deque()
         full: set[Key] = set()
+        left = self._left()
         while self._waiting:
-            run = self._waiting.popleft()
+            run = self._waiting[0]
+            if not run.cancelled and self.inside_bytes + run.max_bytes > left:
+                self._retry = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._drain)
+                break
+            self._waiting.popleft()
             if run.cancelled:
                 continue
             worker = None if run.key in full else self._choose(run.key)
@@ -141,7 +179,16 @@ class ProcessPool:
             else:
                 worker.key = run.key
                 worker.place(run)
-        self._waiting = kept
+        self._waiting.extendleft(reversed(kept))
+
+    def _left(self) -> float:
+        """Bytes of the budget that the processes don't hold yet."""
+        if self.memory_bytes is None:
+            return math.inf
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at, self._held = now, memory_of(self.pids)
+        return self.memory_bytes - self._held
 
     # -- processes -------------------------------------------------------------------------------------------------
 
@@ -216,8 +263,9 @@ class ProcessPool:
     async def aclose(self) -> None:
         """End every run (their listeners hear `lost`) and every process. Idempotent."""
         self._closed = True
-        if self._reaper is not None:
-            self._reaper.cancel()
+        for timer in (self._reaper, self._retry):
+            if timer is not None:
+                timer.cancel()
         waiting, self._waiting = self._waiting, deque()
         for run in waiting:
             run.lost("the broker is closed")

@@ -1,7 +1,7 @@
 """One worker process: spawn, handshake, check from outside, frames, watchdog, kill and reap.
 
-Owns the process, its channel and what runs in it; runtime/pool.py decides what is placed where. What the process sends
-is untrusted: a frame that doesn't fit ends it, and its runs hear `lost`.
+Owns the process, its channel and what runs in it (runtime/run.py); runtime/pool.py decides what is placed where. What
+the process sends is untrusted: a frame that does not fit ends it, and its runs hear `lost`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
-from enclave_broker.runtime.frames import PROTOCOL, STEP, Down, FrameDecoder, FrameError, Hello, Up, pack
+from enclave_broker.runtime.frames import PROTOCOL, Down, FrameDecoder, FrameError, Hello, Up, pack
 from enclave_broker.runtime.hardening import Report, missing
-from enclave_broker.runtime.runtime import Key, Listener, StepTaken
+from enclave_broker.runtime.run import ProcessRun
+from enclave_broker.runtime.runtime import Key
 from enclave_broker.types.errors import ConfigurationError, RuntimeLostError
-from enclave_broker.types.messages import Verdict
 
-__all__ = ["ProcessRun", "WorkerProcess"]
+__all__ = ["WorkerProcess"]
 
 log = logging.getLogger("enclave_broker.runtime")
 
@@ -31,99 +30,9 @@ HELLO_SECONDS = 15.0
 PING_SECONDS = 1.0
 UNANSWERED_PINGS = 3
 """A worker that owes an answer and leaves this many pings unanswered is killed."""
-MAX_PLACES = 2
-"""A run whose process ends before its first step starts in another, once: no script can end one after the other."""
 REAP_SECONDS = 0.002
 STDERR_BYTES = 8192
 """Of what one worker writes to stderr, this much reaches the log."""
-
-
-class ProcessRun:
-    """A run in a worker process (runtime/runtime.py has the contract)."""
-
-    __slots__ = ("_delivered", "_id", "_listener", "_pending", "_places_left", "_worker", "body", "key")
-
-    def __init__(self, listener: Listener, body: bytes, key: Key) -> None:
-        self.body = body
-        """What starts it; kept until its first step."""
-        self.key = key
-        self._places_left = MAX_PLACES
-        self._listener: Listener | None = listener
-        self._worker: WorkerProcess | None = None
-        self._id = 0
-        self._pending: list[bytes] = []
-        self._delivered: deque[int] = deque()
-
-    def deliver(self, body: bytes) -> None:
-        if self._listener is None:
-            return
-        self._pending.append(body)
-        if self._worker is not None and len(self._pending) == 1:
-            self._worker.want_flush(self)
-
-    def flush(self) -> None:
-        if self._worker is not None:
-            self._worker.flush()
-
-    def cancel(self) -> None:
-        self._listener = None
-        if self._worker is not None:
-            self._worker.kill_run(self._id)
-
-    # -- for the worker process ------------------------------------------------------------------------------------
-
-    def placed(self, worker: WorkerProcess, id: int) -> None:
-        self._worker, self._id = worker, id
-        self._places_left -= 1
-        self._delivered.append(0)
-        if self._pending:
-            worker.want_flush(self)
-
-    def displaced(self) -> bool:
-        """Its process is gone; whether it may start in another, since nothing that it did was ever seen."""
-        if self._listener is None or not self.body or not self._places_left:
-            return False
-        self._worker = None
-        self._delivered.clear()
-        return True
-
-    @property
-    def cancelled(self) -> bool:
-        return self._listener is None
-
-    def frame(self) -> bytes:
-        """All that waits to be delivered, as one frame."""
-        if self._listener is None or not self._pending:
-            return b""
-        body = b"".join(self._pending)
-        self._delivered.append(len(self._pending))
-        self._pending.clear()
-        return pack(Down.DELIVER, self._id, body)
-
-    def stepped(self, body: bytes) -> bool:
-        """Pass a step on; whether the run has ended. Raises FrameError for a step that nobody asked for."""
-        if len(body) < STEP.size or not self._delivered:
-            raise FrameError("a step that nobody asked for")
-        cpu_us, ended, verdict = STEP.unpack_from(body)
-        if ended > 1 or verdict > Verdict.HOST_MEMORY or (verdict and not ended):
-            raise FrameError("a step that no worker makes")
-        listener, inputs = self._listener, self._delivered.popleft()
-        self.body = b""
-        if listener is not None:
-            listener.stepped(StepTaken(body[STEP.size :], cpu_us, bool(ended), Verdict(verdict), inputs))
-        if ended:
-            self._listener = None
-        return bool(ended)
-
-    @property
-    def owed(self) -> int:
-        """Frames that the worker has still to answer."""
-        return len(self._delivered)
-
-    def lost(self, reason: str) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.lost(reason)
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -139,6 +48,9 @@ class WorkerProcess(asyncio.Protocol):
     ) -> None:
         self.key: Key | None = None
         self.busy = 0
+        """Frames that it has still to answer."""
+        self.inside_bytes = 0
+        """What its runs that are inside a step may still grow to."""
         self.idle_since = 0.0
         self.hello: Hello | None = None
         self._on_free = on_free
@@ -338,6 +250,8 @@ class WorkerProcess(asyncio.Protocol):
             self.busy -= 1
             if run.stepped(body):
                 self._forget(id)
+            elif not self.ended:
+                self._on_free(self)
         elif kind == Up.CLOSED:
             run = self._runs.get(id)
             if run is not None:
@@ -352,6 +266,7 @@ class WorkerProcess(asyncio.Protocol):
     def _forget(self, id: int) -> None:
         if (run := self._runs.pop(id, None)) is not None:
             self.busy -= run.owed
+            self.inside_bytes -= run.max_bytes if run.owed else 0
         if not self._runs:
             self.idle_since = self._loop.time()
         if not self.ended:
