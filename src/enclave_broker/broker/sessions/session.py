@@ -7,9 +7,9 @@ of its own.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from enclave_broker.broker.sessions.answers import read_answer
@@ -243,7 +243,7 @@ class Session:
         a call that is neither when all listeners have returned is the broker's. Without `callback` a decorator.
         """
         if callback is None:
-            return partial(self._listen, type)
+            return functools.partial(self._listen, type)
         return self._listen(type, callback)
 
     def _listen(self, type: str, callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -335,7 +335,7 @@ class Session:
         self.log.append(batch)
         self.calls.drop_scripts()
         self._idle_from = self.host.loop.time()
-        self.log.when_durable(partial(self._show, State(status)))
+        self.log.when_durable(functools.partial(self._show, State(status)))
         if closes or self._single:
             self._close()
 
@@ -344,5 +344,12 @@ class Session:
         self._state = check(self._state, state)
 
 
+@functools.lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
 def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """ISO 8601 with milliseconds. Many sessions have their times in the same second."""
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from enclave_broker.broker.wheel import TICK
 from enclave_broker.types.events import HeartbeatEvent
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Watchers:
         """See to it that there are heartbeats while somebody reads and something runs."""
         if self._count and self._heart is None and self._runs:
             session = self._session
-            self._heart = session.host.wheel.after(session.limits.heartbeat_interval, self._pulse)
+            # An alarm is late by half a tick on average, and a heartbeat rings on a tick: so they come on time.
+            self._heart = session.host.wheel.after(session.limits.heartbeat_interval - TICK / 2, self._pulse)
 
     @property
     def _runs(self) -> bool:
