@@ -84,6 +84,10 @@ class CallTable:
         self._outside = 0
         self._drop([call for call in self._calls.values() if call.engine_id])
 
+    def release(self) -> None:
+        """The session is closed and forgotten: no cycle keeps either in memory."""
+        del self._session
+
     @property
     def all_wait_outside(self) -> bool:
         """Whether there are calls of the script, and each one waits for a person or a client."""

@@ -65,3 +65,8 @@ class ActiveClock:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self._ring = _nothing
+
+
+def _nothing() -> None:
+    """What a stopped clock rings: whoever owned it may go."""

@@ -336,11 +336,12 @@ class Execution:
                 wire_error["stack"] = error.stack
         ended = Ended(error is None, status, value, error, stats)
         batch.event(FinalEvent, ended, ok=error is None, result=value, error=wire_error, stats=stats.to_wire())
-        self._timers.clear()
+        self._timers.close()
         if self.clock is not None:
             self.clock.stop()
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
         if self._run is not None and not self._ended:
             self._run.cancel()
         self._run = None
@@ -354,6 +355,10 @@ class Execution:
             if not waiter.done():
                 waiter.set_result(None)
         self.waiters.clear()
+
+    def release(self) -> None:
+        """It is over and its session forgotten: no cycle keeps either in memory."""
+        del self._session
 
     @property
     def duration(self) -> float:

@@ -261,6 +261,8 @@ class SessionManager:
             self._closed_bytes -= session.log.size_bytes
         else:
             self._open -= 1
+        if session.closed:
+            session.release()
 
     def _sweep(self) -> None:
         host = self._host

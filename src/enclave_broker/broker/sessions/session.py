@@ -219,6 +219,12 @@ class Session:
             self._watchers.close()
             self._keeper.closed(self)
 
+    def release(self) -> None:
+        """It is closed and forgotten: who still holds it may read it, and no cycle keeps it in memory."""
+        self.calls.release()
+        if self.execution is not None:
+            self.execution.release()
+
     async def events(self, from_seq: int = 1) -> AsyncIterator[Event]:
         """History from `from_seq` (inclusive), then live, to the first final at or after it. Any number of readers."""
         async for event in self.log.events(from_seq):

@@ -41,10 +41,12 @@ class Timers:
                 heapq.heappush(self._heap, (now + delay / 1000, self._order, id))
         self._arm()
 
-    def clear(self) -> None:
+    def close(self) -> None:
+        """None is set any more, and none will be."""
         self._heap.clear()
         self._due.clear()
         self._arm()
+        self._fire = _nothing
 
     def _arm(self) -> None:
         heap = self._heap
@@ -68,3 +70,7 @@ class Timers:
                 del self._due[id]
                 self._fire(id)
         self._arm()
+
+
+def _nothing(id: int) -> None:
+    """What closed timers call: whoever owned them may go."""

@@ -23,7 +23,8 @@ class Watchers:
     __slots__ = ("_count", "_grace", "_heart", "_left_at", "_patience", "_session")
 
     def __init__(self, session: Session, grace: float | None) -> None:
-        self._session = session
+        self._session: Session | None = session
+        """None once it is closed, so that no cycle keeps it in memory."""
         self._grace = grace
         self._count = 0
         self._heart: Alarm | None = None
@@ -40,32 +41,33 @@ class Watchers:
     def left(self) -> None:
         """One has gone."""
         self._count -= 1
-        if self._count == 0 and self._grace is not None and self._runs:
+        if self._session is not None and self._grace is not None and self._count == 0 and self._runs:
             self._left_at = self._used
             self._patience = self._session.host.wheel.after(self._grace, self._look)
 
     def close(self) -> None:
-        """Nothing runs in the session any more."""
+        """Nothing runs in the session any more. Idempotent."""
         self._forgive()
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
+        self._session = None
 
     def beat(self) -> None:
         """See to it that there are heartbeats while somebody reads and something runs."""
-        if self._count and self._heart is None and self._runs:
-            session = self._session
+        session = self._session
+        if session is not None and self._count and self._heart is None and self._runs:
             # An alarm is late by half a tick on average, and a heartbeat rings on a tick: so they come on time.
             self._heart = session.host.wheel.after(session.limits.heartbeat_interval - TICK / 2, self._pulse)
 
     @property
     def _runs(self) -> bool:
-        execution = self._session.execution
+        execution = None if self._session is None else self._session.execution
         return execution is not None and not execution.over
 
     @property
     def _used(self) -> float:
-        execution = self._session.execution
+        execution = None if self._session is None else self._session.execution
         return 0.0 if execution is None or execution.clock is None else execution.clock.used
 
     def _forgive(self) -> None:
@@ -76,7 +78,7 @@ class Watchers:
     def _look(self) -> None:
         """The grace is over, unless the run waited for a person or a client meanwhile."""
         self._patience = None
-        if self._grace is None or not self._runs:
+        if self._session is None or self._grace is None or not self._runs:
             return
         left = self._grace - (self._used - self._left_at)
         if left > 0:
@@ -87,8 +89,8 @@ class Watchers:
 
     def _pulse(self) -> None:
         self._heart = None
-        if self._count and self._runs:
-            session = self._session
+        session = self._session
+        if session is not None and self._count and self._runs:
             batch = session.log.batch()
             batch.event(HeartbeatEvent, ts=session.now_iso())
             session.commit(batch)
