@@ -9,9 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Pyright's wrapper asks the network at each start whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-# What is set up, and for what: to run the package, and to check it.
+# What is set up, and for what: to run the package, to show it, to check it, and to test it.
 RUN := $(VENV)/.run
-CHECKS := $(VENV)/.run $(VENV)/.dev
+SHOW := $(RUN) $(VENV)/.has-curl
+CHECKS := $(RUN) $(VENV)/.dev
+TESTS := $(CHECKS) $(VENV)/.has-curl $(VENV)/.has-chromium
 
 WASM := src/enclave_broker/core/quickjs.wasm
 ENGINE := hatch_build.py $(wildcard src/enclave_broker/core/engine.sha256) \
@@ -23,15 +25,15 @@ PIP_COMPILE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev
 	--quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-.PHONY: help setup test lint types unit fmt demo bench lock clean
+.PHONY: help setup test lint types unit fmt docs demo bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(CHECKS) ## Everything that the checks need
+setup: $(TESTS) ## Everything that the checks need
 
-test: $(CHECKS) ## All checks, as in CI
+test: $(TESTS) ## All checks, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -44,17 +46,20 @@ lint: $(CHECKS) ## Only ruff
 types: $(CHECKS) ## Only pyright
 	$(BIN)/pyright
 
-unit: $(CHECKS) ## Only the tests, without the slow ones
+unit: $(TESTS) ## Only the tests, without the slow ones
 	$(BIN)/pytest -m 'not slow'
 
 fmt: $(CHECKS) ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(RUN) ## A script, its tool calls and its events, at this terminal
-	$(BIN)/python examples/demo.py
+docs: $(CHECKS) ## Write the pages that are made from the code
+	$(BIN)/python -m tests.docs.events_page
 
-bench: $(RUN) ## How fast it is here
+demo: $(SHOW) ## A report, hostile scripts, and a stream that is cut and taken up, at this terminal
+	$(BIN)/python examples/demo
+
+bench: $(RUN) $(VENV)/.has-wrk ## How fast it is here
 	$(BIN)/python bench/run.py
 
 # By the oldest Python that is supported: a newer one leaves out what only that one needs.
@@ -97,3 +102,15 @@ $(VENV)/.run: $(VENV)/.base pyproject.toml $(ENGINE)
 $(VENV)/.dev: $(VENV)/.base requirements/dev.txt
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
+
+# From the system's packages, where we may take them. Nothing fails without: the demo has a stand-in for curl, and the
+# test that needs a browser says that it has none.
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::http::Timeout=30
+$(VENV)/.has-chromium: | $(VENV)/.has-curl
+$(VENV)/.has-%: | $(VENV)/.venv
+	@if command -v $* >/dev/null; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $* from the system's packages"; \
+	  if { $(APT) update && $(APT) install --no-install-recommends $*; } >$@.log 2>&1 </dev/null; then touch $@; \
+	  else echo "$* couldn't be installed; $@.log says why"; fi; \
+	fi

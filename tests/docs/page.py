@@ -3,8 +3,8 @@
 Blocks run in their order. A python block that begins `# app.py` is written to that file; others share one namespace,
 and what they print has to be what stands behind `print(...)  # ` or in `# prints …` lines. A js block is a script for
 the page's app, or for that of APP_PAGE: `// → ` begins its value's JSON, a jsonl block behind it is its events. Of a
-console block every command of ours is run, and the output compared, durations aside. Tables with known heads are run
-row by row. `…` stands for anything.
+console block every command is run, and the output compared, durations aside (commands.py); a javascript block is a
+client's. Tables with known heads are run row by row. `…` stands for anything.
 """
 
 from __future__ import annotations
@@ -17,21 +17,17 @@ import inspect
 import io
 import json
 import re
-import shlex
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from enclave_broker import Broker, ExecutionResult, SessionLimits
+from tests.docs.commands import Commands, demand
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ROW = re.compile(r"^\| (.*) \|$")
-NOT_RUN = {"python3", ".venv/bin/pip", "make"}
-"""Programs of console blocks that set a machine up."""
-OURS = re.compile(r"^(?:\.venv/bin/)?enclave-broker(?= )")
-DURATION = re.compile(r"\d+(\.\d+)? (ms|s)\b")
+ROW = re.compile(r"^\|(.*)\|$")
 TIMES = re.compile(r'(?<=(?:elapsedM|urationM)s": )[\d.]+')
 SHOWN = re.compile(r"^\s*print\(.*\)  # (.+)$|^# prints (.+)$", re.MULTILINE)
 
@@ -52,22 +48,14 @@ def tables(page: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]
     """Each table's head and rows, cells without their backquotes."""
     rows: list[tuple[str, ...]] = []
     for line in [*page.splitlines(), ""]:
+        if line.startswith("|---"):
+            continue
         if match := ROW.match(line):
-            cells = re.split(r"(?<!\\) \| ", match[1])
-            rows.append(tuple(cell.strip("`").replace(r"\|", "|") for cell in cells))
-        elif rows and not line.startswith("|---"):
+            cells = re.split(r"(?<!\\)\|", match[1])
+            rows.append(tuple(cell.strip().strip("`").replace(r"\|", "|") for cell in cells))
+        elif rows:
             yield rows[0], rows[1:]
             rows = []
-
-
-def fits(expected: str, actual: str) -> bool:
-    """`…` is anything."""
-    return re.fullmatch(".*".join(map(re.escape, expected.split("…"))), actual, re.DOTALL) is not None
-
-
-def demand(expected: str, actual: str) -> None:
-    if not fits(expected, actual):
-        raise AssertionError(f"the page says\n{expected}\nand here it is\n{actual}")
 
 
 class Page:
@@ -78,12 +66,16 @@ class Page:
         self._app = app
         self._runner = runner
         self._last_script = ""
+        self.commands = Commands()
 
     @property
     def broker(self) -> Broker:
+        self._write_app()
+        return importlib.import_module("app").broker
+
+    def _write_app(self) -> None:
         if not Path("app.py").exists():
             Path("app.py").write_text(self._app, encoding="utf-8")
-        return importlib.import_module("app").broker
 
     def do(self, block: Block) -> None:
         match block.language:
@@ -97,13 +89,16 @@ class Page:
             case "jsonl":
                 self._events(block.text)
             case "console":
-                self._console(block.text)
+                self._write_app()
+                self.commands.run(block.text)
+            case "javascript":
+                self.commands.javascript(block.text)
             case _:
                 pass
 
     def _python(self, block: Block) -> None:
         _ = self.broker
-        padded = "\n" * (block.line - 1) + block.text
+        padded = "\n" * (block.line - 1) + self.commands.here(block.text)
         code = compile(padded, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -150,20 +145,6 @@ class Page:
 
         return self._runner.run(once())
 
-    def _console(self, text: str) -> None:
-        _ = self.broker
-        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-            command, output = _split(part)
-            if command.split()[0] in NOT_RUN:
-                continue
-            mine, times = OURS.subn(f"{shlex.quote(sys.executable)} -m enclave_broker", command)
-            if not times:
-                raise AssertionError(f"nobody knows how to run: {command}")
-            done = subprocess.run(
-                mine, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
-            demand(DURATION.sub("0 ms", output), DURATION.sub("0 ms", done.stdout))
-
     def check(self, head: tuple[str, ...], row: tuple[str, ...]) -> None:
         """A row of a table that shows what comes of a script."""
         match head:
@@ -177,16 +158,6 @@ class Page:
                 pass
 
 
-def _split(part: str) -> tuple[str, str]:
-    """A command, which ends with the line where its quotes do, and its output."""
-    lines = part.splitlines(keepends=True)
-    for end in range(1, len(lines) + 1):
-        with contextlib.suppress(ValueError):
-            shlex.split("".join(lines[:end]))
-            return "".join(lines[:end]).strip(), "".join(lines[end:])
-    raise AssertionError(f"quotes are open in {part!r}")
-
-
 def app_of(page: str) -> str:
     """The text of the page's app.py; empty without one."""
     return next((block.text for block in blocks(page) if block.text.startswith("# app.py\n")), "")
@@ -198,11 +169,12 @@ def main(page_path: str, app_path: str) -> None:
     sys.path.insert(0, str(Path.cwd()))
     with asyncio.Runner() as runner:
         here = Page(app, runner)
-        for block in blocks(page):
-            try:
-                here.do(block)
-            except BaseException as error:
-                raise AssertionError(f"{page_path}:{block.line}: the {block.language} block") from error
+        with contextlib.closing(here.commands):
+            for block in blocks(page):
+                try:
+                    here.do(block)
+                except BaseException as error:
+                    raise AssertionError(f"{page_path}:{block.line}: the {block.language} block") from error
         wrong: list[str] = []
         for head, rows in tables(page):
             for row in rows:
@@ -214,5 +186,11 @@ def main(page_path: str, app_path: str) -> None:
             raise AssertionError("\n".join([page_path, *wrong]))
 
 
+def give_up(*_: object) -> None:
+    raise AssertionError("the page has taken too long")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(50)  # seconds: before whoever runs this gives up, so that nothing of it stays behind
     main(*sys.argv[1:3])
