@@ -40,6 +40,26 @@ def test_tools_can_be_neither_changed_nor_constructed(engine: Engine, code: str)
     assert run(engine, code).error["name"] == "TypeError"
 
 
+@pytest.mark.parametrize(
+    "code", ["'' + tools", "`${tools.orders}`", "tools.orders.get + 1", "tools.a == 1", "+tools.a"]
+)
+def test_a_tool_that_is_used_as_text_is_an_error_that_says_how_it_is_called(engine: Engine, code: str) -> None:
+    script = run(engine, code)
+    assert (script.error["name"], script.calls) == ("TypeError", [])
+    assert "is neither text nor number: call " in script.error["message"]
+    assert value_of(engine, "try { `${tools.a.b}` } catch (e) { return e.message }") == (
+        "the tool a:b is neither text nor number: call it, and await what it gives"
+    )
+    assert value_of(engine, "try { '' + tools } catch (e) { return e.message }") == (
+        "tools is neither text nor number: call a tool, as await tools.namespace.name(args)"
+    )
+
+
+def test_tools_may_have_the_names_that_conversions_look_for(engine: Engine) -> None:
+    script = run(engine, "tools.toString(); tools.ns.valueOf({ a: 1 }); tools['Symbol.toPrimitive']()")
+    assert [name for name, _ in script.calls] == ["toString", "ns:valueOf", "Symbol.toPrimitive"]
+
+
 def test_parallel_maps_a_list_in_order(engine: Engine) -> None:
     script = Script(engine, "return await parallel(['a', 'b'], async (name, i) => [await callTool(name), i])")
     assert [name for name, _ in script.calls] == ["a", "b"]
@@ -243,7 +263,7 @@ def test_what_would_show_more_than_the_script_s_inputs_is_not_there(engine: Engi
 def test_every_function_that_is_promised_is_there(engine: Engine) -> None:
     names = (
         "callTool parallel sleep setTimeout clearTimeout setInterval clearInterval structuredClone TextEncoder "
-        "TextDecoder atob btoa queueMicrotask URIError DOMException"
+        "TextDecoder atob btoa queueMicrotask URIError DOMException URL URLSearchParams"
     )
     assert (
         value_of(engine, f"return '{names}'.split(' ').filter((name) => typeof globalThis[name] !== 'function')") == []

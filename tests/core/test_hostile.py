@@ -128,7 +128,8 @@ TAMPERED = """
         [Array.prototype, ["push", "map", "join", "forEach", "slice", "indexOf", "concat"]],
         [Function.prototype, ["call", "apply", "bind"]],
         [Object, ["keys", "entries", "defineProperty", "getOwnPropertyNames", "assign", "create", "getPrototypeOf"]],
-        [String.prototype, ["split", "slice", "replace", "trim"]], [Map.prototype, ["get", "set", "has", "entries"]],
+        [String.prototype, ["split", "slice", "replace", "trim", "concat"]],
+        [Map.prototype, ["get", "set", "has", "entries"]],
         [Reflect, ["get", "apply", "ownKeys"]], [Object.prototype, ["toString", "valueOf", "hasOwnProperty"]],
     ]) for (const name of names) object[name] = bad;
     for (const name of ["get", "set", "apply", "has", "value", "writable", "enumerable", "path", "children", "0"])

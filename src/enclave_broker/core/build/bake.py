@@ -22,7 +22,7 @@ _GAP = 64
 
 
 def bake(module: bytes, prelude: bytes) -> bytes:
-    """The module with its memory as `init` leaves it after it has run `prelude`."""
+    """The module with its memory as `init` leaves it after it has run `prelude`: scripts, with a NUL between them."""
     memory, stack_pointer = _initialise(module, prelude)
     out = bytearray(module[:8])
     for kind, body in _sections(module):

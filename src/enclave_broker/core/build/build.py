@@ -20,6 +20,8 @@ __all__ = ["MODULE", "PIN", "build", "is_cached", "pin"]
 
 _HERE = Path(__file__).parent
 _SHIM = _HERE / "shim"
+_PRELUDE = ("prelude.js", "webidl.js", "url_host.js", "url_parser.js", "search_params.js", "url.js")
+"""What the image is initialised with, in this order."""
 MODULE = _HERE.parent / "quickjs.wasm"
 PIN = _HERE.parent / "engine.sha256"
 
@@ -80,7 +82,7 @@ def _compile_and_bake() -> bytes:
         module = _compile(folder)
     from enclave_broker.core.build.bake import bake  # noqa: PLC0415 - needs wasmtime; a cached build does without
 
-    return bake(module, (_SHIM / "prelude.js").read_bytes())
+    return bake(module, b"\0".join((_SHIM / name).read_bytes() for name in _PRELUDE))
 
 
 def _compile(folder: Path) -> bytes:
@@ -101,7 +103,7 @@ def _shim_files() -> list[Path]:
 
 def _cached() -> Path:
     key = hashlib.sha256(repr((SOURCE_SHA256, PATCHES, COMPILER_FLAGS, LINKER_FLAGS, REQUIREMENTS)).encode())
-    for path in (*_shim_files(), _SHIM / "prelude.js", _HERE / "bake.py"):
+    for path in (*_shim_files(), *(_SHIM / name for name in _PRELUDE), _HERE / "bake.py"):
         key.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return _cache_folder() / f"quickjs-{key.hexdigest()[:32]}.wasm"
 

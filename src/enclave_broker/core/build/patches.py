@@ -339,6 +339,14 @@ done:
                 return -1;
 """,
     ),
+    # A script's Error.prepareStackTrace gets no hold of functions: some are the prelude's.
+    Patch(
+        "quickjs.c",
+        """\
+    JS_CFUNC_MAGIC_DEF("getFunction", 0, js_callsite_getfield, offsetof(JSCallSiteData, func)),
+""",
+        "",
+    ),
     # The end of the input is no token that could be shown.
     Patch("quickjs.c", '"Unexpected end of input"', '"unexpected end of input"', times=2),
     Patch(

@@ -81,37 +81,91 @@ static int utf8_length(const uint8_t *at, size_t left, size_t *bad)
     return length;
 }
 
+/* Puts UTF-8, with U+FFFD for what isn't; false for what isn't if that is `fatal`. With `stream`, `waiting` is how many
+   bytes at the end wait for more. */
+static bool put_decoded(Text *text, const uint8_t *bytes, size_t size, bool fatal, bool stream, uint32_t *waiting)
+{
+    size_t bad = 0;
+    for (size_t at = 0; at < size;) {
+        int length = utf8_length(bytes + at, size - at, &bad);
+        if (length < 0 && stream) {
+            *waiting = size - at;
+            break;
+        }
+        if (length > 0) {
+            put(text, bytes + at, length);
+            at += length;
+            continue;
+        }
+        if (fatal)
+            return false;
+        put_chars(text, "\xef\xbf\xbd");
+        at += bad;
+    }
+    return true;
+}
+
 /* decode(bytes, fatal, stream): the text and the number of bytes at the end that wait for more. */
 static JSValue decode(JSContext *c, JSValueConst this_value, int count, JSValueConst *given)
 {
-    size_t size, bad = 0;
+    size_t size;
     uint8_t *bytes = JS_GetUint8Array(c, &size, given[0]);
     bool fatal = JS_ToBool(c, given[1]), stream = JS_ToBool(c, given[2]);
     uint32_t waiting = 0;
     Text text = {0};
     if (!bytes && JS_HasException(c))
         return JS_EXCEPTION;
-    for (size_t at = 0; at < size;) {
-        int length = utf8_length(bytes + at, size - at, &bad);
-        if (length < 0 && stream) {
-            waiting = size - at;
-            break;
-        }
-        if (length > 0) {
-            put(&text, bytes + at, length);
-            at += length;
-            continue;
-        }
-        if (fatal) {
-            drop(&text);
-            return JS_ThrowTypeError(c, "the bytes are not valid UTF-8");
-        }
-        put_chars(&text, "\xef\xbf\xbd");
-        at += bad;
+    if (!put_decoded(&text, bytes, size, fatal, stream, &waiting)) {
+        drop(&text);
+        return JS_ThrowTypeError(c, "the bytes are not valid UTF-8");
     }
     JSValue result = JS_NewArray(c);
     JS_DefinePropertyValueUint32(c, result, 0, JS_NewStringLen(c, text.at ? text.at : "", text.length), JS_PROP_C_W_E);
     JS_DefinePropertyValueUint32(c, result, 1, JS_NewUint32(c, waiting), JS_PROP_C_W_E);
+    drop(&text);
+    return result;
+}
+
+/* percentEncode(text, set): controls, what isn't ASCII, and the characters of `set` as %XX of their UTF-8. */
+static JSValue percent_encode(JSContext *c, JSValueConst this_value, int count, JSValueConst *given)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    const char *set = JS_ToCString(c, given[1]);
+    Text text = {0}, out = {0};
+    uint32_t from = 0;
+    put_string(&text, c, given[0], ALL, 0);
+    for (uint32_t i = 0; i < text.length; i++) {
+        uint8_t byte = text.at[i];
+        if (byte >= 32 && byte < 127 && !strchr(set, byte))
+            continue;
+        put(&out, text.at + from, i - from);
+        put(&out, (char[]){'%', hex[byte >> 4], hex[byte & 15]}, 3);
+        from = i + 1;
+    }
+    put(&out, text.at + from, text.length - from);
+    JSValue result = out.length == text.length ? js_dup(given[0]) : JS_NewStringLen(c, out.at, out.length);
+    JS_FreeCString(c, set);
+    drop(&text);
+    drop(&out);
+    return result;
+}
+
+/* percentDecode(text): each %XX a byte of UTF-8, with U+FFFD for what isn't. */
+static JSValue percent_decode(JSContext *c, JSValueConst this_value, int count, JSValueConst *given)
+{
+    Text bytes = {0}, text = {0};
+    uint32_t kept = 0;
+    put_string(&bytes, c, given[0], ALL, 0);
+    for (uint32_t i = 0; i < bytes.length; i++) {
+        bool whole = bytes.at[i] == '%' && i + 2 < bytes.length;
+        int high = whole ? from_hex(bytes.at[i + 1]) : -1, low = whole ? from_hex(bytes.at[i + 2]) : -1;
+        bool encoded = high >= 0 && low >= 0;
+        bytes.at[kept++] = encoded ? high << 4 | low : bytes.at[i];
+        i += encoded ? 2 : 0;
+    }
+    put_decoded(&text, (uint8_t *)bytes.at, kept, false, false, NULL);
+    JSValue result = kept == bytes.length ? js_dup(given[0]) : JS_NewStringLen(c, text.at, text.length);
+    drop(&bytes);
     drop(&text);
     return result;
 }

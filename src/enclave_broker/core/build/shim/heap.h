@@ -165,15 +165,18 @@ static void reserve_heap(uint32_t bytes)
     memset(last_free + 1, 0, chunk_size(last_free) - sizeof *last_free);
 }
 
-/* Takes every free chunk but the last for good, so that what is allocated from now on lies side by side. */
+/* Takes every free chunk but the last for good, so that what is allocated from now on lies side by side, and the image
+   doesn't carry what had been there. */
 static void retire_holes(void)
 {
     for (uint32_t power = 0; power < POWERS; power++)
         for (uint32_t class = 0; class < CLASSES; class++)
             for (Chunk *chunk = free_chunks[power][class], *next; chunk; chunk = next) {
                 next = chunk->next;
-                if (chunk != last_free)
-                    unlink_chunk(chunk);
+                if (chunk == last_free)
+                    continue;
+                unlink_chunk(chunk);
+                memset((char *)chunk + HEADER_BYTES, 0, chunk_size(chunk) - HEADER_BYTES);
             }
 }
 

@@ -138,8 +138,17 @@ static bool show_members(Viewer *v, JSObject *object, const Shown *here, const c
 
 static void show_object(Viewer *v, JSObject *object, const Shown *here, const char *usual)
 {
+    JSValue text = url_text(v->c, JS_MKPTR(JS_TAG_OBJECT, object));
     show_prefix(v, object, usual);
-    put_chars(v->text, show_members(v, object, here, "{ ") ? " }" : "{}");
+    if (JS_IsUndefined(text)) {
+        put_chars(v->text, show_members(v, object, here, "{ ") ? " }" : "{}");
+        return;
+    }
+    put_chars(v->text, "{ ");
+    show_string(v, text);
+    JS_FreeValue(v->c, text);
+    show_members(v, object, here, ", ");
+    put_chars(v->text, " }");
 }
 
 /* Of an array or typed array; no getter of the script runs, as `length` of an array is its own and plain. */

@@ -1,5 +1,6 @@
 // The globals that need no C, made once when the image is baked. What a script may reach of this later stands on
-// captured intrinsics and objects without prototype, so that a script that tampers with them breaks only itself.
+// captured intrinsics and objects without prototype, so that a script that tampers with them breaks only itself. (Not on
+// templates: the engine makes them with String.prototype.concat.)
 (function (host) {
   "use strict";
 
@@ -7,6 +8,7 @@
   const { callTool, encode, decode, getRandomValues, randomUUID, now, timeOrigin } = host;
   const { defineProperty } = Object;
   const { isArray } = Array;
+  const { toPrimitive } = Symbol;
   const NativePromise = Promise;
   const NativeProxy = Proxy;
   const NativeTypeError = TypeError;
@@ -25,9 +27,10 @@
   const traps = {
     __proto__: null,
     get(_, key) {
+      if (key === toPrimitive) return () => this.refuse();
       if (typeof key === "symbol" || key === "then" || key === "toJSON") return undefined;
       this.children ??= { __proto__: null };
-      return (this.children[key] ??= toolAt(this.path === "" ? key : `${this.path}:${key}`));
+      return (this.children[key] ??= toolAt(this.path === "" ? key : this.path + ":" + key));
     },
     apply(_, self, args) {
       if (this.path === "") throw new NativeTypeError("name a tool: tools.namespace.name(args)");
@@ -36,10 +39,17 @@
     set() {
       throw new NativeTypeError("tools can't be changed");
     },
+    refuse() {
+      throw new NativeTypeError(
+        this.path === ""
+          ? "tools is neither text nor number: call a tool, as await tools.namespace.name(args)"
+          : "the tool " + this.path + " is neither text nor number: call it, and await what it gives",
+      );
+    },
   };
   const toolAt = (path) => {
     const target = () => {};
-    defineProperty(target, "name", { __proto__: null, value: path === "" ? "tools" : `tool ${path}` });
+    defineProperty(target, "name", { __proto__: null, value: path === "" ? "tools" : "tool " + path });
     return new NativeProxy(target, { __proto__: traps, path, children: undefined });
   };
   publish("tools", toolAt(""));
@@ -83,6 +93,14 @@
   const NativeObject = Object, NativeError = Error, NativeDOMException = DOMException;
   const toStringOf = Function.prototype.call.bind(Object.prototype.toString);
   const errors = { __proto__: null, Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+  const uncloned = {
+    __proto__: null,
+    "[object Promise]": true,
+    "[object URL]": true,
+    "[object URLSearchParams]": true,
+    "[object WeakMap]": true,
+    "[object WeakSet]": true,
+  };
   const { keys } = NativeObject;
   const view = NativeArrayBuffer.isView;
   const TypedArray = Object.getPrototypeOf(Uint8Array);
@@ -127,7 +145,7 @@
     const kind = toStringOf(value);
     if (kind === "[object Number]" || kind === "[object String]" || kind === "[object Boolean]")
       return keep(NativeObject(value.valueOf()));
-    if (kind === "[object Promise]" || kind === "[object WeakMap]" || kind === "[object WeakSet]")
+    if (uncloned[kind])
       throw new NativeDOMException(`${kind} can't be cloned`, "DataCloneError");
     const copy = keep({});
     for (const key of keys(value)) defineProperty(copy, key, plain(copyOf(value[key], seen)));

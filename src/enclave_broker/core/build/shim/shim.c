@@ -236,6 +236,8 @@ static void add_globals(JSContext *c, JSValueConst global, JSValueConst host)
     set_function(c, host, "timeOrigin", time_origin, 0);
     set_function(c, host, "encode", encode, 1);
     set_function(c, host, "decode", decode, 3);
+    set_function(c, host, "percentEncode", percent_encode, 2);
+    set_function(c, host, "percentDecode", percent_decode, 1);
 }
 
 /* Everything that JS_NewContext adds but weak references, whose targets' ends would show how inputs were batched. */
@@ -263,6 +265,21 @@ static void retire_arenas(JSRuntime *of)
             js_arena_malloc(of, arena_block_sizes[i] - sizeof(JSMallocBlockHeader));
 }
 
+/* Runs the scripts of the prelude, with a NUL between one and the next. Each is a function, and is given `host`. */
+static bool run_prelude(JSContext *c, const char *at, uint32_t length, JSValueConst host)
+{
+    const char *end = at + length;
+    for (; at < end; at += strlen(at) + 1) {
+        JSValue script = JS_Eval(c, at, strlen(at), "<prelude>", JS_EVAL_TYPE_GLOBAL);
+        JSValue result = JS_Call(c, script, JS_UNDEFINED, 1, vc(&host));
+        JS_FreeValue(c, script);
+        if (JS_IsException(result))
+            return false;
+        JS_FreeValue(c, result);
+    }
+    return true;
+}
+
 /* Builds the realm and runs the prelude, which stands at in_address. Run once, when the image is made; 0 is success. */
 uint32_t EXPORT(init)(uint32_t length)
 {
@@ -275,14 +292,11 @@ uint32_t EXPORT(init)(uint32_t length)
     JSValue global = JS_GetGlobalObject(context), host = JS_NewObject(context);
     add_globals(context, global, host);
     input[length] = 0;
-    JSValue prelude = JS_Eval(context, input, length, "<prelude>", JS_EVAL_TYPE_GLOBAL);
-    JSValue result = JS_Call(context, prelude, JS_UNDEFINED, 1, vc(&host));
-    if (JS_IsException(result))
+    if (!run_prelude(context, input, length, host))
         return 1;
+    text_of = JS_GetPropertyStr(context, host, "textOf");
     while (JS_ExecutePendingJob(runtime, &of) > 0)
         ;
-    JS_FreeValue(context, result);
-    JS_FreeValue(context, prelude);
     JS_FreeValue(context, host);
     JS_FreeValue(context, global);
     forget_thrown(context);

@@ -5,6 +5,7 @@
      Set, typed array                     an array              Error             name, message, own properties
      a lone surrogate                     U+FFFD                a cycle           a TypeError that names its path
      deeper than MAX_DEPTH                a RangeError          `__proto__`       a property like any other
+     URLSearchParams                      its text
 
    No intrinsic of the script's is used except what a value brings along itself: toJSON, getters, proxies. Those run
    script code, which may write records; so values are made in a text of their own and copied. */
@@ -125,6 +126,21 @@ static bool is_error(const JSObject *object)
     return object->class_id == JS_CLASS_ERROR || object->class_id == JS_CLASS_DOM_EXCEPTION;
 }
 
+static JSValue text_of; /* the prelude's function */
+
+/* The text of a URL or URLSearchParams, undefined for all else. Nothing of the script runs. */
+static JSValue url_text(JSContext *c, JSValueConst value)
+{
+    JSObject *object = JS_VALUE_GET_OBJ(value), *proto = object->shape->proto;
+    if (object->class_id != JS_CLASS_OBJECT || !proto || proto == JS_VALUE_GET_OBJ(c->class_proto[JS_CLASS_OBJECT]))
+        return JS_UNDEFINED;
+    JSValue text = JS_Call(c, text_of, JS_UNDEFINED, 1, &value);
+    if (!JS_IsException(text))
+        return text;
+    JS_FreeValue(c, JS_GetException(c));
+    return JS_UNDEFINED;
+}
+
 /* The own enumerable properties; an error's name and message, which aren't, come first. */
 static Outcome write_object(Writer *w, JSValueConst value, Level *here)
 {
@@ -133,6 +149,12 @@ static Outcome write_object(Writer *w, JSValueConst value, Level *here)
     uint32_t count;
     bool first = true, named = is_error(here->object);
     Outcome outcome = WRITTEN;
+    JSValue text = url_text(c, value);
+    if (!JS_IsUndefined(text)) {
+        put_string(w->text, c, text, ALL, '"');
+        JS_FreeValue(c, text);
+        return WRITTEN;
+    }
     put_char(w->text, '{');
     if (named) {
         static const JSAtom shown[] = {JS_ATOM_name, JS_ATOM_message};
