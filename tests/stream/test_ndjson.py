@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
@@ -24,6 +25,16 @@ def decoded(pieces: list[bytes], max_line_bytes: int = 1_000) -> list[Any]:
     return items + decoder.finish()
 
 
+def split(data: bytes, sizes: list[int]) -> list[bytes]:
+    pieces: list[bytes] = []
+    for size in cycle(sizes):
+        if not data:
+            return pieces
+        pieces.append(data[:size])
+        data = data[size:]
+    return pieces
+
+
 @given(BYTES, st.lists(st.integers(0, 40)), st.sampled_from([0, 1, 5, 1_000]))
 def test_any_split_of_the_bytes_decodes_alike(data: bytes, cuts: list[int], max_line_bytes: int) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -33,16 +44,35 @@ def test_any_split_of_the_bytes_decodes_alike(data: bytes, cuts: list[int], max_
     assert decoded([bytes([byte]) for byte in data], max_line_bytes) == whole
 
 
+@given(BYTES, st.lists(st.integers(1, 9), min_size=1), st.sampled_from([0, 1, 5]))
+def test_no_more_is_held_than_shows_that_a_line_is_too_long(data: bytes, sizes: list[int], max_line_bytes: int) -> None:
+    decoder = NdjsonDecoder(decode_json, max_line_bytes=max_line_bytes)
+    for piece in split(data, sizes):
+        decoder.feed(piece)
+        held = decoder._held  # pyright: ignore[reportPrivateUsage] the promise is about it
+        assert len(held) <= max_line_bytes + 1
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5), st.lists(st.integers(1, 99), min_size=1)
+)
+def test_events_come_whole_through_any_split(chunks: list[str], sizes: list[int]) -> None:
+    events = [StdoutEvent(session_id="s_1", seq=seq, chunk=chunk) for seq, chunk in enumerate(chunks, 1)]
+    decoder = NdjsonDecoder(decode_event)
+    pieces = split(b"\n".join([encode_event(event) for event in events]), sizes)
+    assert [event for piece in pieces for event in decoder.feed(piece)] == events
+    assert decoder.finish() == []
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_kind_are_taken(kind: Callable[[bytes], bytes]) -> None:
+    decoder = NdjsonDecoder(decode_json)
+    assert decoder.feed(kind(b"1\n[2")) + decoder.feed(kind(b"]\n")) == [1, [2]]
+
+
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers())))
 def test_what_was_encoded_is_decoded(values: list[Any]) -> None:
     assert decoded([b"".join(map(encode_line, values))]) == values
-
-
-def test_events_cross_whole_through_single_bytes() -> None:
-    events = [StdoutEvent(session_id="s_1", seq=seq, chunk="é\u2028\x85\n") for seq in range(1, 5)]
-    decoder = NdjsonDecoder(decode_event)
-    data = b"".join(map(encode_event, events))
-    assert [event for byte in data for event in decoder.feed(bytes([byte]))] == events
 
 
 def test_a_line_ends_at_a_line_feed_only() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave_broker.types.bounded_json import WireError, WireSizeError, decode_json, encode_json, mend_text
+from enclave_broker.types.events import StdoutEvent
 
 MIB = 1 << 20
 
@@ -112,6 +114,26 @@ def test_shared_structure_is_never_written_beyond_the_limit() -> None:
             encode_json(value, MIB)
     with pytest.raises(WireSizeError):
         encode_json(["x" * 100_000] * 1_000_000, MIB)
+
+
+def test_no_more_memory_than_the_limit_is_taken() -> None:
+    value: list[Any] = ["a"]
+    for _ in range(22):
+        value = [value, value]
+    tracemalloc.start()
+    try:
+        for whole in (value, {"a": value}, [value, "\ud800"]):
+            with pytest.raises(WireSizeError):
+                encode_json(whole, MIB)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * MIB
+
+
+def test_a_struct_is_written_with_its_texts_mended() -> None:
+    event = StdoutEvent(session_id="s_\ud800", seq=1, chunk="a\udc00")
+    assert encode_json(event, MIB) == '{"sessionId":"s_\ufffd","seq":1,"chunk":"a\ufffd"}'.encode()
 
 
 def test_what_contains_itself_is_an_error() -> None:

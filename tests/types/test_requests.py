@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from enclave_broker.types.errors import EnclaveError
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.requests import (
+    WIRE_LIMITS,
     CancelRequest,
     InvalidRequestError,
     RequestedLimits,
@@ -202,6 +203,7 @@ def test_every_limit_of_a_session_has_its_name_on_the_wire() -> None:
     asked = session(
         limits={**dict.fromkeys(MILLISECONDS, 1_500), **dict.fromkeys(COUNTS, 1 << 23), "cancelOnFirstError": True}
     )
+    assert set(WIRE_LIMITS.values()) == {field.name for field in fields(SessionLimits)}
     assert {name for name in RequestedLimits.__struct_fields__ if getattr(asked.limits, name) is not None} == {
         field.name for field in fields(SessionLimits)
     }

@@ -30,7 +30,6 @@ from enclave_broker.types.wire import (
     decode_event,
     encode_event,
     payload_of_line,
-    payload_value,
 )
 
 HEAD: Any = {"session_id": "s_1", "seq": 7}
@@ -186,6 +185,44 @@ def test_halves_of_surrogate_pairs_in_a_line_become_replacement_characters() -> 
     assert event == StdoutEvent(session_id="s_1", seq=1, chunk="a�")
 
 
+@given(st.sampled_from(EVENTS), st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 2**63))
+def test_an_event_of_any_session_comes_back_as_it_went(event: Event, id: str, seq: int) -> None:
+    event = msgspec.structs.replace(event, session_id=f's_,"seq":{id}', seq=seq)
+    line = encode_event(event)
+    assert json.loads(line) == event.to_wire()
+    assert json.loads(payload_of_line(line)) == event.payload()
+    assert decode_event(line) == event
+
+
+@given(st.sampled_from(EVENTS), st.integers(0, 250))
+def test_a_line_is_written_if_it_has_no_more_bytes_than_it_may_have(event: Event, max_bytes: int) -> None:
+    line = encode_event(event)
+    if len(line) - 1 <= max_bytes:
+        assert encode_event(event, max_bytes) == line
+    else:
+        with pytest.raises(WireSizeError, match=f"more than {max_bytes} bytes"):
+            encode_event(event, max_bytes)
+
+
+NUMBERS = [
+    (event, field.encode_name)
+    for event in EVENTS
+    for field in msgspec.structs.fields(event)
+    if "int" in str(field.type) or "float" in str(field.type)
+]
+
+
+@pytest.mark.parametrize(("event", "name"), NUMBERS)
+@pytest.mark.parametrize("value", ["true", '"1"', "NaN", "1e999", "9" * 5_000, "[1]"], ids=lambda value: value[:5])
+def test_a_number_is_a_number_and_nothing_else(event: Event, name: str, value: str) -> None:
+    wire = event.to_wire()
+    place = wire if name in wire else wire["payload"]
+    place[name] = "here"
+    line = json.dumps(wire).replace('"here"', value).encode()
+    with pytest.raises(WireError, match=f"{name}|malformed|out of range"):
+        decode_event(line)
+
+
 def test_values_that_are_json_text_already_are_taken_as_they_are() -> None:
     raw: Any = msgspec.Raw(b'{"n":1.0}')
     line = encode_event(ToolCallEvent(**HEAD, call_id="c_1", tool_name="t", args=raw))
@@ -201,13 +238,3 @@ def test_an_event_is_never_written_beyond_the_limit() -> None:
     with pytest.raises(WireSizeError):
         encode_event(StdoutEvent(**HEAD, chunk="a" * 100), 100)
     assert encode_event(StdoutEvent(**HEAD, chunk="a" * 100), 1_000)
-
-
-def test_a_field_of_the_payload_is_found_by_its_name_on_the_wire() -> None:
-    call = ToolCallEvent(**HEAD, call_id="c_1", tool_name="t", args={})
-    assert payload_value(call, "toolName") == "t"
-    assert payload_value(call, "tool_name") is msgspec.UNSET
-    assert payload_value(LogEvent(**HEAD, level="info", message="m"), "data") is msgspec.UNSET
-    assert payload_value(FinalEvent(**HEAD, ok=True, result=None), "result") is None
-    assert payload_value(FinalEvent(**HEAD, ok=True), "result") is msgspec.UNSET
-    assert payload_value(UnknownEvent(type="x", session_id="s_1", seq=1, fields={"a": 1}), "a") == 1

@@ -10,18 +10,11 @@ from typing import Any, TypedDict
 from enclave_broker.client.server import encode_body
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.limits import SessionLimits
+from enclave_broker.types.requests import WIRE_LIMITS
 
 __all__ = ["RunOptions", "session_body"]
 
-_DURATIONS = {
-    "timeout": "sessionTtlMs",
-    "deadline": "deadlineMs",
-    "tool_timeout": "toolTimeoutMs",
-    "per_tool_deadline": "perToolDeadlineMs",
-    "cpu_time": "maxCpuMs",
-    "heartbeat_interval": "heartbeatIntervalMs",
-}
-"""Limits in seconds here and in milliseconds there. All others have the same unit, and their own name in camelCase."""
+_WIRE_NAMES = {name: wire for wire, name in WIRE_LIMITS.items()}
 
 
 class RunOptions(TypedDict, total=False):
@@ -77,19 +70,14 @@ def _limits(options: RunOptions) -> dict[str, Any]:
     limits = base.override(**short)
     asked = {f.name: getattr(limits, f.name) for f in fields(SessionLimits)}
     return {
-        _wire_name(name): _wire_value(name, value)
+        _WIRE_NAMES[name]: _wire_value(_WIRE_NAMES[name], value)
         for name, value in asked.items()
         if value != getattr(standard, name) or short.get(name) is not None
     }
 
 
-def _wire_name(name: str) -> str:
-    first, *others = name.split("_")
-    return _DURATIONS.get(name) or first + "".join(word.capitalize() for word in others)
-
-
 def _wire_value(name: str, value: Any) -> Any:
-    if name not in _DURATIONS:
+    if not name.endswith("Ms"):
         return value
     milliseconds = round(value * 1000, 3)
     return int(milliseconds) if milliseconds.is_integer() else milliseconds

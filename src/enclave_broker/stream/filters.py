@@ -1,7 +1,8 @@
 """Event filters: which events of a stream a reader wants, as the protocol's `filter` says.
 
 Parsed and compiled once, asked once an event. A filter comes from a client, so all about it is bounded: rules, patterns
-(stream/patterns.py) and the work of one check. Called by the server's streams and by `events(filter=…)`.
+(stream/patterns.py) and the work of one check. What a pattern looks at is stream/fields.py's. Called by the server's
+streams and by `events(filter=…)`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-import msgspec
-
-from enclave_broker.stream.patterns import PATTERN_TYPES, PatternCompiler, PatternError, Search
-from enclave_broker.types.bounded_json import WireError, decode_json, encode_json, mend_text
+from enclave_broker.stream.fields import Kind, Read, reader_of
+from enclave_broker.stream.patterns import PATTERN_TYPES, Pattern, PatternCompiler, PatternError, Search
+from enclave_broker.types.bounded_json import WireError, decode_json
 from enclave_broker.types.errors import EnclaveError
-from enclave_broker.types.events import PROTOCOL_VERSION, Event
-from enclave_broker.types.wire import (
-    EVENT_TYPES,
-    MAX_LINE_BYTES,
-    UnknownEvent,
-    encode_event,
-    payload_of_line,
-    payload_value,
-)
+from enclave_broker.types.events import Event
+from enclave_broker.types.wire import EVENT_TYPES, UnknownEvent, encode_event
 
 __all__ = ["ALWAYS_ALLOWED", "EventFilter", "FilterError"]
 
@@ -37,7 +30,9 @@ MAX_FIELD_CHARACTERS = 256
 MAX_FIELD_PARTS = 16
 
 _TYPES = (*EVENT_TYPES, "enc")
-_Read = Callable[[Event | UnknownEvent, bytes], bytes | None]
+_Path = tuple[str, ...]
+_Check = Callable[[Any, bytes], bool]
+"""Whether an event of one kind, with its line, fits."""
 
 
 class FilterError(EnclaveError, ValueError):
@@ -48,30 +43,58 @@ class FilterError(EnclaveError, ValueError):
 
 class _Rule(NamedTuple):
     types: frozenset[str] | None
-    patterns: tuple[tuple[_Read, Search], ...] | None
-    all: bool
+    searches: tuple[tuple[_Path, Search], ...] | None
+    """Of each path, one search for all patterns over it. None: the content doesn't matter."""
+    every: bool
 
-    def fits_type(self, type: str) -> bool:
-        return self.types is None or type in self.types
+    def check(self, type: str, kind: Kind) -> _Check | bool:
+        """What this rule has to look at in events of this kind; or whether it fits them all, or none."""
+        if self.types is not None and type not in self.types:
+            return False
+        if self.searches is None:
+            return True
+        checks: list[_Check] = []
+        for path, search in self.searches:
+            read = reader_of(path, kind)
+            if callable(read):
+                checks.append(_look(read, search))
+            elif (read is not None and search(read)) is not self.every:
+                return not self.every
+        return _together(checks, every=self.every) if checks else self.every
 
-    def fits_content(self, event: Event | UnknownEvent, line: bytes) -> bool:
-        for read, search in self.patterns or ():
-            text = read(event, line)
-            if (text is not None and search(text)) is not self.all:
-                return not self.all
-        return self.all
+
+def _look(read: Read, search: Search) -> _Check:
+    def check(event: Any, line: bytes) -> bool:
+        text = read(event, line)
+        return text is not None and search(text)
+
+    return check
+
+
+def _together(checks: Sequence[_Check], *, every: bool) -> _Check:
+    if len(checks) == 1:
+        return checks[0]
+
+    def check(event: Any, line: bytes) -> bool:
+        for each in checks:
+            if each(event, line) is not every:
+                return not every
+        return every
+
+    return check
 
 
 class EventFilter:
-    """Which events pass. Immutable; one may serve any number of readers."""
+    """Which events pass. It never changes what it lets pass; one may serve any number of readers."""
 
-    __slots__ = ("_by_type", "_include", "_needs_line", "_other")
+    __slots__ = ("_always", "_decided", "_include", "_needs_line", "_rules")
 
     def __init__(self, rules: Sequence[_Rule], always: frozenset[str], *, include: bool, needs_line: bool) -> None:
+        self._rules = rules
+        self._always = always
         self._include = include
         self._needs_line = needs_line
-        self._by_type = {type: _decide(type, rules, always, include=include) for type in (*_TYPES, *always)}
-        self._other = _decide("", rules, always, include=include)
+        self._decided: dict[Kind | str, _Check | bool] = {}
 
     @classmethod
     def parse(cls, config: Any) -> EventFilter:
@@ -97,28 +120,36 @@ class EventFilter:
 
     def passes(self, event: Event | UnknownEvent, line: bytes | None = None) -> bool:
         """Whether the reader gets this event. `line` is what `encode_event` made of it; it spares encoding it again."""
-        decided = self._by_type.get(event.type, self._other)
+        decided = self._decided.get(type(event))
+        if decided is None:
+            decided = self._decide(event)
         if isinstance(decided, bool):
             return decided
         if line is None:
             line = _encoded(event) if self._needs_line else b""
-        for rule in decided:
-            if rule.fits_content(event, line):
-                return self._include
-        return not self._include
+        return decided(event, line) is self._include
 
+    def _decide(self, event: Event | UnknownEvent) -> _Check | bool:
+        """What is known of an event from its kind alone, or what has to look at its content."""
+        if isinstance(event, UnknownEvent):  # by its type; all that aren't known are judged alike
+            kind = UnknownEvent
+            key = name = event.type if event.type in _TYPES else ""
+        else:
+            kind = key = type(event)
+            name = event.type
+        decided = self._decided.get(key)
+        if decided is None:
+            decided = self._decided[key] = self._compile(name, kind)
+        return decided
 
-def _decide(type: str, rules: Sequence[_Rule], always: frozenset[str], *, include: bool) -> bool | tuple[_Rule, ...]:
-    """What is known from an event's type alone, or the rules that have to look at its content."""
-    if type in always:
-        return True
-    fitting = [rule for rule in rules if rule.fits_type(type)]
-    if any(rule.patterns is None for rule in fitting):
-        return include
-    return tuple(fitting) or not include
-
-
-# --- What a pattern looks at -----------------------------------------------------------------------------------------
+    def _compile(self, type: str, kind: Kind) -> _Check | bool:
+        if type in self._always:
+            return True
+        checks = [rule.check(type, kind) for rule in self._rules]
+        if any(check is True for check in checks):
+            return self._include
+        undecided = [check for check in checks if not isinstance(check, bool)]
+        return _together(undecided, every=False) if undecided else not self._include
 
 
 def _encoded(event: Event | UnknownEvent) -> bytes:
@@ -126,66 +157,6 @@ def _encoded(event: Event | UnknownEvent) -> bytes:
         return encode_event(event)
     except WireError:
         return b""
-
-
-def _head(event: Event | UnknownEvent, name: str) -> Any:
-    match name:
-        case "type":
-            return event.type
-        case "seq":
-            return event.seq
-        case "sessionId":
-            return event.session_id
-        case _:
-            return PROTOCOL_VERSION
-
-
-_HEAD = ("protocolVersion", "sessionId", "seq", "type")
-
-
-def _reader_of(parts: list[str]) -> _Read:
-    def read_payload(_: Event | UnknownEvent, line: bytes) -> bytes | None:
-        return payload_of_line(line) if line else None
-
-    if parts == ["payload"]:
-        return read_payload
-    value_of, (name, *inner) = (payload_value, parts[1:]) if parts[0] == "payload" else (_head, parts)
-
-    def read(event: Event | UnknownEvent, _: bytes) -> bytes | None:
-        try:
-            return _text(_descend(value_of(event, name), inner))
-        except WireError:
-            return None  # nobody can hold or write it, so that nothing fits it
-
-    return read
-
-
-def _descend(value: Any, parts: Sequence[str]) -> Any:
-    if isinstance(value, msgspec.Raw):
-        value = decode_json(bytes(value))
-    for part in parts:
-        if isinstance(value, dict):
-            value = cast("dict[str, Any]", value).get(part, msgspec.UNSET)
-        elif isinstance(value, list | tuple) and part.isascii() and part.isdigit():
-            items = cast("list[Any]", value)
-            index = int(part)
-            value = items[index] if index < len(items) else msgspec.UNSET
-        else:
-            return msgspec.UNSET
-    return value
-
-
-def _text(value: Any) -> bytes | None:
-    """The value as JavaScript would show it: a text as it is, null as nothing, all else as JSON. None: not there."""
-    if value is msgspec.UNSET:
-        return None
-    if value is None:
-        return b""
-    if isinstance(value, float) and value.is_integer() and math.fabs(value) < 1e21:
-        value = int(value)
-    if isinstance(value, str):
-        return mend_text(value).encode()
-    return encode_json(value, MAX_LINE_BYTES)
 
 
 # --- Parsing ---------------------------------------------------------------------------------------------------------
@@ -213,20 +184,24 @@ class _Parser:
 
     def rule(self, rule: Any, where: str) -> _Rule:
         fields = _object(rule, where, ("types", "content"))
-        types = patterns = None
-        match_all = False
+        types = searches = None
+        every = False
         if fields.get("types") is not None:
             inner = _object(fields["types"], f"{where}.types", ("types",))
             types = _types(inner.get("types"), f"{where}.types.types")
         if fields.get("content") is not None:
             inside = f"{where}.content"
             content = _object(fields["content"], inside, ("patterns", "match"))
-            match_all = content.get("match") is not None and _choice(content, "match", inside, ("any", "all")) == "all"
+            every = content.get("match") is not None and _choice(content, "match", inside, ("any", "all")) == "all"
             found = _list(content.get("patterns"), f"{inside}.patterns", MAX_PATTERNS)
-            patterns = tuple(self.pattern(each, f"{inside}.patterns[{at}]") for at, each in enumerate(found))
-        return _Rule(types, patterns, match_all)
+            by_path: dict[_Path, list[Pattern]] = {}
+            for at, each in enumerate(found):
+                path, pattern = self.pattern(each, f"{inside}.patterns[{at}]")
+                by_path.setdefault(path, []).append(pattern)
+            searches = tuple((path, self.compiler.join(patterns, every=every)) for path, patterns in by_path.items())
+        return _Rule(types, searches, every)
 
-    def pattern(self, pattern: Any, where: str) -> tuple[_Read, Search]:
+    def pattern(self, pattern: Any, where: str) -> tuple[_Path, Pattern]:
         self.patterns += 1
         if self.patterns > MAX_PATTERNS:
             raise FilterError(f"{where}: a filter may have {MAX_PATTERNS} patterns at most")
@@ -239,12 +214,12 @@ class _Parser:
         if not isinstance(text, str):
             raise FilterError(f"{where}.pattern must be a text")
         try:
-            search = self.compiler.compile(kind, text, ignore_case=bool(ignore_case))
+            compiled = self.compiler.compile(kind, text, ignore_case=bool(ignore_case))
         except PatternError as error:
             raise FilterError(f"{where}.pattern: {error}") from None
-        return self.field(fields.get("field"), f"{where}.field"), search
+        return self.path(fields.get("field"), f"{where}.field"), compiled
 
-    def field(self, field: Any, where: str) -> _Read:
+    def path(self, field: Any, where: str) -> _Path:
         if field is None:
             field = "payload"
         if not isinstance(field, str):
@@ -252,14 +227,11 @@ class _Parser:
         if len(field) > MAX_FIELD_CHARACTERS or field.count(".") >= MAX_FIELD_PARTS:
             raise FilterError(f"{where} is too long: {MAX_FIELD_PARTS} names, {MAX_FIELD_CHARACTERS} characters")
         parts = field.split(".")
-        if "" in parts or parts[0] not in {*_HEAD, "payload"}:
-            raise FilterError(
-                f"{where} must be a path into the event that begins with payload, type, seq, sessionId or "
-                f"protocolVersion, such as 'payload.message', not {field!r}"
-            )
+        if "" in parts:
+            raise FilterError(f"{where} must be a path into the event, such as 'payload.message', not {field!r}")
         if parts == ["payload"]:
             self.needs_line = True
-        return _reader_of(parts)
+        return tuple(parts)
 
 
 def _object(value: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:

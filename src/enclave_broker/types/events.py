@@ -6,7 +6,8 @@ clients. `catalog_changed` and `partial_result` are defined here and made by lat
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -25,13 +26,15 @@ __all__ = [
     "ToolCallEvent",
     "ToolProgressEvent",
     "ToolResultAppliedEvent",
+    "WireField",
+    "wire_fields",
 ]
 
 PROTOCOL_VERSION = 2
 LogLevel = Literal["debug", "info", "warn", "error"]
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
+class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel", omit_defaults=True):
     """What every event has. `seq` counts from 1 within a session, without gaps."""
 
     type: ClassVar[str]
@@ -40,12 +43,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel")
 
     def payload(self) -> dict[str, Any]:
         """The event's own fields under their wire names; optional ones are absent when unset."""
-        out: dict[str, Any] = {}
-        for field in msgspec.structs.fields(self)[2:]:
-            value = getattr(self, field.name)
-            if value is not msgspec.UNSET and (value is not None or field.default is not None):
-                out[field.encode_name] = value
-        return out
+        values = [(field, getattr(self, field.name)) for field in wire_fields(type(self))]
+        return {field.wire_name: value for field, value in values if value is not field.absent}
 
     def to_wire(self) -> dict[str, Any]:
         """The event as the wire's JSON object."""
@@ -56,6 +55,26 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel")
             "type": self.type,
             "payload": self.payload(),
         }
+
+
+class WireField(NamedTuple):
+    """A field of an event's payload. It isn't written when its value is `absent`."""
+
+    name: str
+    wire_name: str
+    absent: Any
+
+
+@cache
+def wire_fields(kind: type[Event]) -> tuple[WireField, ...]:
+    """What the payload of this kind of event has, in the order of the wire."""
+    own = msgspec.structs.fields(kind)[len(Event.__struct_fields__) :]
+    return tuple(
+        WireField(field.name, field.encode_name, _ALWAYS if field.required else field.default) for field in own
+    )
+
+
+_ALWAYS: Any = object()  # no value is this one: the field is written whatever it holds
 
 
 class SessionInitEvent(Event, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -143,12 +162,3 @@ class FinalEvent(Event, frozen=True, gc=False, kw_only=True, rename="camel"):
     error: dict[str, Any] | None = None
     errors: list[dict[str, Any]] | None = None
     stats: dict[str, Any] | None = None
-
-    def payload(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"ok": self.ok}
-        if self.result is not msgspec.UNSET:
-            out["result"] = self.result
-        for name in ("error", "errors", "stats"):
-            if (value := getattr(self, name)) is not None:
-                out[name] = value
-        return out

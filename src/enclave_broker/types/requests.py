@@ -1,7 +1,8 @@
 """Bodies of requests, parsed strictly: what a client asks for, checked and in this side's units.
 
-Owns the shape of POST /sessions, tool-result and cancel, and how a client's limits meet the operator's. Whether it
-may do what it asks is the broker's; `filter` is parsed by stream/filters.py. Called by the HTTP edge.
+Owns the shape of POST /sessions, tool-result and cancel, and how a client's limits meet the operator's. How one object
+is read is request_fields.py's; whether a client may do what it asks is the broker's; `filter` is parsed by
+stream/filters.py. Called by the HTTP edge.
 
 A limit that isn't known is refused by name. Other fields that aren't known are left alone, since clients may send more
 than this version knows; but not one that is a known field but for its spelling (`allowed_tools`), which would silently
@@ -10,18 +11,29 @@ allow more than was meant. `null` is as good as absent, but not for a limit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
 
-from enclave_broker.types.bounded_json import WireError, decode_json, encode_json
-from enclave_broker.types.errors import EnclaveError
+from enclave_broker.types.bounded_json import WireError, encode_json
 from enclave_broker.types.ids import check_session_id
 from enclave_broker.types.limits import MAX_SECONDS, MIN_MEMORY_BYTES, SessionLimits
+from enclave_broker.types.request_fields import (
+    InvalidRequestError,
+    flag_field,
+    kind_of,
+    object_field,
+    optional,
+    read_object,
+    shown,
+    spellings_of,
+    text_field,
+)
 from enclave_broker.types.wire import ACCEPTED_VERSIONS
 
 __all__ = [
+    "WIRE_LIMITS",
     "CancelRequest",
     "InvalidRequestError",
     "RequestedLimits",
@@ -38,20 +50,6 @@ MIN_HEARTBEAT, MAX_HEARTBEAT = 0.05, 20.0  # seconds; the existing client gives 
 MAX_METADATA_BYTES = 16_384
 MAX_ALLOWED_TOOLS = 1_000
 MAX_REASON_CHARACTERS = 1_000
-_MAX_SHOWN = 80
-
-
-class InvalidRequestError(EnclaveError):
-    """A request is malformed. `field` is a path such as `limits.maxToolCalls`, empty for the whole body."""
-
-    default_code = "INVALID_REQUEST"
-
-    def __init__(self, field: str, reason: str) -> None:
-        details = [{"type": "validation_info", "field": field, "reason": reason}]
-        super().__init__(f"{field or 'the body'} {reason}", details=details)
-        self.args = (field, reason)
-        self.field = field
-        self.reason = reason
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,51 +117,25 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 # --- Bodies ----------------------------------------------------------------------------------------------------------
 
-_SESSION_FIELDS = (
-    "code",
-    "sessionId",
-    "config",
-    "limits",
-    "filter",
-    "encryption",
-    "protocolVersion",
-    "language",
-    "allowedTools",
-    "metadata",
-    "detach",
-    "stream",
-)
-
 
 def parse_session_request(body: bytes) -> SessionRequest:
     """The body of POST /sessions.
 
     Raises InvalidRequestError.
     """
-    fields = _body(body, _SESSION_FIELDS)
-    _check_version(fields.get("protocolVersion"))
-    _check_encryption(fields.get("encryption"))
-    session_id = _text(fields, "sessionId")
-    if session_id is not None:
-        try:
-            check_session_id(session_id)
-        except ValueError as error:
-            raise InvalidRequestError("sessionId", f"is wrong: {error}") from None
-    code = _text(fields, "code")
-    if code is None:
+    fields = read_object(body, _SESSION_BODY)
+    asked: dict[str, Any] = {}
+    for name, value in fields.items():
+        known = _SESSION_FIELDS.get(name)
+        if known is not None and value is not None:
+            field, check = known
+            asked[field] = check(value, name)
+    optional(fields, "encryption", _check_encryption)
+    if "code" not in asked:
         raise InvalidRequestError("code", "is missing: it is the script, as text")
-    return SessionRequest(
-        code=code,
-        session_id=session_id,
-        limits=_limits(fields),
-        filter=_object(fields, "filter"),
-        language=_text(fields, "language"),
-        allowed_tools=_allowed_tools(fields.get("allowedTools")),
-        metadata=_metadata(fields),
-        detach=_flag(fields, "detach") or False,
-        stream=_flag(fields, "stream"),
-        protocol_version=fields.get("protocolVersion") or ACCEPTED_VERSIONS[-1],
-    )
+    if "config" in fields or "limits" in fields:
+        asked["limits"] = _limits(fields)
+    return SessionRequest(**asked)
 
 
 def parse_tool_result(body: bytes) -> ToolResultRequest:
@@ -171,14 +143,14 @@ def parse_tool_result(body: bytes) -> ToolResultRequest:
 
     Raises InvalidRequestError.
     """
-    fields = _body(body, ("callId", "ok", "result", "error"))
-    call_id = _text(fields, "callId")
+    fields = read_object(body, _RESULT_BODY)
+    call_id = optional(fields, "callId", text_field)
     if call_id is None or not call_id.startswith("c_") or len(call_id) < 3:
         raise InvalidRequestError("callId", "must be the id of a call, such as 'c_…'")
-    ok = _flag(fields, "ok")
+    ok = optional(fields, "ok", flag_field)
     if ok is None:
         raise InvalidRequestError("ok", "is missing: true with a result, or false with an error")
-    error = _object(fields, "error")
+    error = optional(fields, "error", object_field)
     if ok:
         if error is not None:
             raise InvalidRequestError("error", "can't be there when ok is true")
@@ -187,10 +159,11 @@ def parse_tool_result(body: bytes) -> ToolResultRequest:
         raise InvalidRequestError("result", "can't be there when ok is false")
     if error is None:
         raise InvalidRequestError("error", "is missing: an object with a message, since ok is false")
-    message = _text(error, "message", "error.")
+    message = optional(error, "message", text_field, "error.")
     if message is None:
         raise InvalidRequestError("error.message", "is missing: it is what the script sees")
-    failure = ToolResultFailure(message=message, code=_text(error, "code", "error."), details=error.get("details"))
+    code = optional(error, "code", text_field, "error.")
+    failure = ToolResultFailure(message=message, code=code, details=error.get("details"))
     return ToolResultRequest(call_id=call_id, ok=False, error=failure)
 
 
@@ -201,7 +174,7 @@ def parse_cancel(body: bytes) -> CancelRequest:
     """
     if not body.strip():
         return CancelRequest()
-    reason = _text(_body(body, ("reason",)), "reason")
+    reason = optional(read_object(body, _CANCEL_BODY), "reason", text_field)
     if reason is not None and len(reason) > MAX_REASON_CHARACTERS:
         raise InvalidRequestError("reason", f"has {len(reason)} characters; {MAX_REASON_CHARACTERS} are the most")
     return CancelRequest(reason=reason)
@@ -210,111 +183,64 @@ def parse_cancel(body: bytes) -> CancelRequest:
 # --- Fields ----------------------------------------------------------------------------------------------------------
 
 
-def _body(body: bytes, known: tuple[str, ...]) -> dict[str, Any]:
+def _session_id(value: Any, name: str) -> str:
     try:
-        value = decode_json(body)
-    except WireError as error:
-        raise InvalidRequestError("", f"is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidRequestError("", f"must be a JSON object, not {_kind(value)}")
-    fields = cast("dict[str, Any]", value)
-    spelling = {_spelled(name): name for name in known}
-    for name in fields:
-        right = spelling.get(_spelled(name))
-        if right is not None and name != right:
-            raise InvalidRequestError(_shown(name), f"isn't known: did you mean {right}?")
-    return fields
+        return check_session_id(text_field(value, name))
+    except ValueError as error:
+        raise InvalidRequestError(name, f"is wrong: {error}") from None
 
 
-def _spelled(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+def _version(version: Any, name: str) -> int:
+    if type(version) is not int or version not in ACCEPTED_VERSIONS:
+        raise InvalidRequestError(name, "must be 2, or 1 of an older client")
+    return version
 
 
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case str():
-            return "a text"
-        case int() | float():
-            return "a number"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _shown(value: str) -> str:
-    return value if len(value) <= _MAX_SHOWN and value.isascii() and value.isprintable() else ascii(value[:_MAX_SHOWN])
-
-
-def _text(fields: Mapping[str, Any], name: str, where: str = "") -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequestError(where + name, f"must be a text, not {_kind(value)}")
-    return value
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidRequestError(name, f"must be true or false, not {_kind(value)}")
-    return value
-
-
-def _object(fields: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise InvalidRequestError(name, f"must be an object, not {_kind(value)}")
-    return cast("dict[str, Any] | None", value)
-
-
-def _check_version(version: Any) -> None:
-    if version is not None and (type(version) is not int or version not in ACCEPTED_VERSIONS):
-        raise InvalidRequestError("protocolVersion", "must be 2, or 1 of an older client")
-
-
-def _check_encryption(encryption: Any) -> None:
-    if encryption is None:
-        return
+def _check_encryption(encryption: Any, name: str) -> None:
     mode = cast("dict[str, Any]", encryption).get("mode") if isinstance(encryption, dict) else None
     if mode == "required":
-        raise InvalidRequestError("encryption.mode", "can't be required: this server doesn't encrypt events")
+        raise InvalidRequestError(f"{name}.mode", "can't be required: this server doesn't encrypt events")
     if mode not in {"disabled", "optional"}:
-        raise InvalidRequestError("encryption.mode", "must be disabled, optional or required")
+        raise InvalidRequestError(f"{name}.mode", "must be disabled, optional or required")
 
 
-def _allowed_tools(value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _allowed_tools(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InvalidRequestError("allowedTools", f"must be a list of patterns over tool names, not {_kind(value)}")
+        raise InvalidRequestError(name, f"must be a list of patterns over tool names, not {kind_of(value)}")
     patterns = cast("list[Any]", value)
     if len(patterns) > MAX_ALLOWED_TOOLS:
-        raise InvalidRequestError("allowedTools", f"has {len(patterns)} patterns; {MAX_ALLOWED_TOOLS} are the most")
-    for at, pattern in enumerate(patterns):
-        if not isinstance(pattern, str):
-            raise InvalidRequestError(f"allowedTools[{at}]", f"must be a text, not {_kind(pattern)}")
-    return tuple(patterns)
+        raise InvalidRequestError(name, f"has {len(patterns)} patterns; {MAX_ALLOWED_TOOLS} are the most")
+    return tuple(text_field(pattern, f"{name}[{at}]") for at, pattern in enumerate(patterns))
 
 
-def _metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = _object(fields, "metadata")
-    if metadata is None:
-        return {}
+def _metadata(value: Any, name: str) -> dict[str, Any]:
+    metadata = object_field(value, name)
     try:
         encode_json(metadata, MAX_METADATA_BYTES)
     except WireError:
-        raise InvalidRequestError("metadata", f"must have at most {MAX_METADATA_BYTES:,} bytes as JSON") from None
+        raise InvalidRequestError(name, f"must have at most {MAX_METADATA_BYTES:,} bytes as JSON") from None
     return metadata
 
 
+_SESSION_FIELDS: Mapping[str, tuple[str, Callable[[Any, str], Any]]] = {
+    "code": ("code", text_field),
+    "sessionId": ("session_id", _session_id),
+    "filter": ("filter", object_field),
+    "language": ("language", text_field),
+    "allowedTools": ("allowed_tools", _allowed_tools),
+    "metadata": ("metadata", _metadata),
+    "detach": ("detach", flag_field),
+    "stream": ("stream", flag_field),
+    "protocolVersion": ("protocol_version", _version),
+}
+"""A field on the wire → in SessionRequest. `config` and `limits` are one together; `encryption` is only checked."""
+_SESSION_BODY = spellings_of([*_SESSION_FIELDS, "encryption", "config", "limits"])
+_RESULT_BODY = spellings_of(["callId", "ok", "result", "error"])
+_CANCEL_BODY = spellings_of(["reason"])
+
 # --- Limits ----------------------------------------------------------------------------------------------------------
 
-# On the wire → in SessionLimits. Names in `Ms` are milliseconds, all others are the same numbers.
-_LIMITS = {
+WIRE_LIMITS: Mapping[str, str] = {
     "sessionTtlMs": "timeout",
     "deadlineMs": "deadline",
     "toolTimeoutMs": "tool_timeout",
@@ -332,11 +258,13 @@ _LIMITS = {
     "maxCodeBytes": "max_code_bytes",
     "maxLogBytes": "max_log_bytes",
 }
+"""A limit's name on the wire → in SessionLimits. Names in `Ms` are milliseconds, all others are the same numbers."""
 _CONFIG = {
     "maxExecutionMs": "timeout",
     "maxToolCalls": "max_tool_calls",
     "heartbeatIntervalMs": "heartbeat_interval",
 }
+_MAX_MILLISECONDS = MAX_SECONDS * 1000
 _LEAST = {
     "max_tool_calls": 0,
     "max_timers": 0,
@@ -348,33 +276,35 @@ _LEAST = {
 def _limits(fields: Mapping[str, Any]) -> RequestedLimits:
     """Of `config` and `limits` together; where both ask for the same, for the smaller."""
     asked: dict[str, Any] = {}
-    for where, known in (("config", _CONFIG), ("limits", _LIMITS)):
-        for name, value in (_object(fields, where) or {}).items():
+    for where, known in (("config", _CONFIG), ("limits", WIRE_LIMITS)):
+        for name, value in (optional(fields, where, object_field) or {}).items():
             limit = known.get(name)
             if limit is None:
                 raise InvalidRequestError(
-                    f"{where}.{_shown(name)}", f"is no limit; known in {where} are {', '.join(known)}"
+                    f"{where}.{shown(name)}", f"is no limit; known in {where} are {', '.join(known)}"
                 )
-            number = _limit(value, f"{where}.{name}", limit, milliseconds=name.endswith("Ms"))
+            number = _limit(value, where, name, limit)
             asked[limit] = min(asked[limit], number) if limit in asked else number
     if asked.get("deadline") == 0:
         del asked["deadline"]  # the wire's word for none
     return RequestedLimits(**asked)
 
 
-def _limit(value: Any, field: str, limit: str, *, milliseconds: bool) -> Any:
+def _limit(value: Any, where: str, name: str, limit: str) -> Any:
     if limit == "cancel_on_first_error":
-        if not isinstance(value, bool):
-            raise InvalidRequestError(field, f"must be true or false, not {_kind(value)}")
-        return value
-    kinds = (int, float) if milliseconds else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+        return flag_field(value, f"{where}.{name}")
+    milliseconds = name.endswith("Ms")
+    if type(value) is not int and not (milliseconds and type(value) is float):  # a bool is no int
         what = "a number of milliseconds" if milliseconds else "a whole number"
-        raise InvalidRequestError(field, f"must be {what}, not {value if type(value) is float else _kind(value)}")
+        found = value if type(value) is float else kind_of(value)
+        raise InvalidRequestError(f"{where}.{name}", f"must be {what}, not {found}")
     least = _LEAST.get(limit, 1)
     if value < least and not (limit == "deadline" and value == 0):
-        raise InvalidRequestError(field, f"must be at least {least}, not {_shown(str(value))}")
-    return min(value, MAX_SECONDS * 1000) / 1000 if milliseconds else value
+        raise InvalidRequestError(f"{where}.{name}", f"must be at least {least}, not {shown(str(value))}")
+    return min(value, _MAX_MILLISECONDS) / 1000 if milliseconds else value
+
+
+_NOTHING = RequestedLimits()
 
 
 def clamp(requested: RequestedLimits, operator: SessionLimits) -> SessionLimits:
@@ -382,6 +312,8 @@ def clamp(requested: RequestedLimits, operator: SessionLimits) -> SessionLimits:
 
     The heartbeat alone may go either way, from 50 ms to 20 s. `cancel_on_first_error` can be switched on, not off.
     """
+    if requested == _NOTHING:
+        return operator
     changes: dict[str, Any] = {}
     for name in RequestedLimits.__struct_fields__:
         asked = getattr(requested, name)
