@@ -72,6 +72,65 @@ def test_what_was_changed_is_answered_when_it_is_durable(held: Live, store: Held
         assert stream.next("final")["payload"]["error"]["code"] == "SESSION_CANCELLED"
 
 
+def test_a_tool_result_is_answered_when_it_is_durable(store: HeldStore) -> None:
+    broker = memory_broker(store=store)
+    broker.client_tool("ask", args=dict[str, int])
+    with serving(broker) as live:
+        live.do(store.open.set)
+        with live.streaming("return await tools.ask({})", sessionId="s_mine") as stream:
+            call_id = stream.next("tool_call")["payload"]["callId"]
+            live.until(lambda: live.session("s_mine").log.is_durable)
+            live.do(store.open.clear)
+            with live.socket() as connection:
+                body = json.dumps({"callId": call_id, "ok": True, "result": 7}).encode()
+                connection.sendall(request_bytes("POST", "/sessions/s_mine/tool-result", body))
+                live.until(lambda: store.waiting)
+                assert live.do(lambda: answers(live)) == 1  # the stream
+                live.do(store.open.set)
+                assert b'{"success":true' in read_until(connection, b"}")
+            assert stream.next("final")["payload"]["result"] == 7
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+def test_a_stream_has_what_is_durable_and_no_more(held: Live, store: HeldStore, accept: str) -> None:
+    held.do(store.open.set)
+    code = "console.log('before'); await sleep(SOON); console.log('after'); return 1".replace("SOON", "20")
+    with held.streaming(code, {"Accept": accept}, sessionId="s_mine") as posted, held.socket() as connection:
+        lines = posted.response.iter_lines()
+        assert "session_init" in next(line for line in lines if "{" in line)
+        held.do(store.open.clear)
+        held.until(lambda: store.waiting)
+        connection.sendall(request_bytes("GET", "/sessions/s_mine/stream", b"", f"Accept: {accept}"))
+        got = read_until(connection, b"session_init")
+        held.until(lambda: (execution := held.session("s_mine").execution) is not None and execution.over)
+        durable = held.do(lambda: held.session("s_mine").log.published)
+        assert durable < held.do(lambda: len(held.session("s_mine").log.records))
+        connection.setblocking(False)
+        try:
+            got += connection.recv(65_536)
+        except BlockingIOError:
+            pass
+        assert b"after" not in got
+        assert b'"type":"final"' not in got
+        connection.setblocking(True)
+        held.do(store.open.set)
+        assert b"after" in got + read_until(connection, b'"type":"final"')
+        assert any("after" in line for line in lines)
+
+
+def test_the_calls_of_a_session_are_those_that_are_durable(held: Live, store: HeldStore) -> None:
+    held.do(store.open.set)
+    with held.streaming("console.log('a'); await sleep(20); await tools.none({})", sessionId="s_mine") as stream:
+        stream.next("session_init")
+        held.do(store.open.clear)
+        held.until(lambda: (execution := held.session("s_mine").execution) is not None and execution.over)
+        assert held.client.get("/sessions/s_mine/calls").json() == {"calls": [], "total": 0}
+        held.do(store.open.set)
+        stream.next("final")
+        [call] = held.client.get("/sessions/s_mine/calls").json()["calls"]
+        assert call["outcome"] == "denied"
+
+
 def test_a_store_that_does_not_write_is_told_and_the_request_can_come_again(store: HeldStore) -> None:
     with serving(memory_broker(store=store), timing=Timing(durable=0.05)) as live:
         response = live.post("return 1", sessionId="s_mine")

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from enclave_broker import Broker, ConfigurationError
+from enclave_broker import ConfigurationError
 from enclave_broker.broker.http.app import http_app
 from tests.http.live import Live, final, memory_broker, read_all, refusal, request_bytes, serving
 
@@ -237,32 +237,44 @@ def test_a_body_that_grows_too_large_is_refused(shared: Live) -> None:
     assert refusal(response) == (413, "PAYLOAD_TOO_LARGE")
 
 
-def test_every_route_answers_every_method_without_failing(shop: Broker) -> None:
-    paths = [
-        "/",
-        "/sessions",
-        "/sessions/",
-        "/sessions/s_1",
-        "/sessions/s_1/stream",
-        "/sessions/s_1/cancel",
-        "/sessions/s_1/tool-result",
-        "/sessions/s_1/calls",
-        "/sessions/s_1/nothing",
-        "/code/actions",
-        "/healthz",
-        "/readyz",
-        "/openapi.json",
-        "/docs",
-        "/nothing",
-    ]
-    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "QUERY"]
-    with serving(shop) as live:
-        for path in paths:
-            for method in methods:
-                response = live.client.request(method, path)
-                assert response.status_code < 500, (method, path)
-                if response.status_code == 405:
-                    assert "OPTIONS" in response.headers["allow"]
-                if response.status_code >= 400 and method != "HEAD":
-                    known = {(404, "NOT_FOUND"), (405, "METHOD_NOT_ALLOWED"), (415, "UNSUPPORTED_MEDIA_TYPE")}
-                    assert refusal(response) in known, (method, path)
+PATHS = [
+    "/",
+    "/sessions",
+    "/sessions/",
+    "/sessions/s_1",
+    "/sessions/s_1/stream",
+    "/sessions/s_1/cancel",
+    "/sessions/s_1/tool-result",
+    "/sessions/s_1/calls",
+    "/sessions/s_1/nothing",
+    "/code/actions",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/nothing",
+]
+SAFE = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "QUERY"]
+CHANGING = ["POST", "PUT", "PATCH", "DELETE", "CONNECT"]
+REFUSALS = {
+    (400, "INVALID_REQUEST"),
+    (404, "NOT_FOUND"),
+    (405, "METHOD_NOT_ALLOWED"),
+    (415, "UNSUPPORTED_MEDIA_TYPE"),
+}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("body", [None, b"", b"{}", b"no JSON"])
+def test_every_route_answers_every_method_without_failing(live: Live, body: bytes | None, *, is_there: bool) -> None:
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    for path in PATHS:
+        for method in SAFE + CHANGING:
+            if is_there:
+                live.post("return 1", sessionId="s_1", stream=False)
+            response = live.client.request(method, path, content=body, headers=headers)
+            assert response.status_code < 500, (method, path)
+            if response.status_code == 405:
+                assert "OPTIONS" in response.headers["allow"]
+            if response.status_code >= 400 and method != "HEAD":
+                assert refusal(response) in REFUSALS, (method, path)

@@ -19,12 +19,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.actions import NOT_RUNNING, Actions
 from enclave_broker.broker.http.auth import Authenticate
 from enclave_broker.broker.http.endpoint import Endpoint, Handler
-from enclave_broker.broker.http.errors import HttpError, on_error
+from enclave_broker.broker.http.errors import HttpError, error_response
 from enclave_broker.broker.http.gate import Gate, Policy
 from enclave_broker.broker.http.sessions import Sessions, body_limits
 from enclave_broker.broker.http.timing import Timers, Timing
@@ -64,14 +66,25 @@ def http_app(
         async with running(broker):
             yield
 
-    app = Starlette(
-        routes=_routes(broker, Timers(times)),
-        middleware=[Middleware(Gate, policy)],
-        exception_handlers={HTTPException: on_error, Exception: on_error},
-        lifespan=lifespan,
-    )
+    app = _Application(routes=_routes(broker, Timers(times)), middleware=[Middleware(Gate, policy)], lifespan=lifespan)
     app.router.redirect_slashes = False  # to a path that isn't there, in the client's own words
+    app.router.default = _not_found
     return app
+
+
+class _Application(Starlette):
+    """Without Starlette's two layers that make answers of exceptions: the gate and every endpoint do so themselves."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for layer, args, options in reversed(self.user_middleware):
+            app = layer(app, *args, **options)
+        return app
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    answer = WebSocketClose() if scope["type"] == "websocket" else error_response(HTTPException(404))
+    await answer(scope, receive, send)
 
 
 def _routes(broker: Broker, timers: Timers) -> list[BaseRoute]:

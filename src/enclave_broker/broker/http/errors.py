@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from enclave_broker.types.bounded_json import WireError, encode_json
 from enclave_broker.types.errors import ClosedError, EnclaveError, OverloadedError, RateLimitError, SessionError
 
-__all__ = ["HttpError", "error_response", "json_response", "on_error"]
+__all__ = ["HttpError", "error_response", "json_response"]
 
 logger = logging.getLogger("enclave_broker.http")
 
@@ -83,11 +82,6 @@ def error_response(error: Exception) -> Response:
     id = uuid.uuid4().hex[:12]
     logger.error("a request failed (error id %s)", id, exc_info=error)
     return _answer(500, "INTERNAL_ERROR", f"the server failed (error id {id})", None, {})
-
-
-def on_error(_: Request, error: Exception) -> Response:
-    """`error_response` as Starlette calls it."""
-    return error_response(error)
 
 
 def _headers(error: EnclaveError) -> dict[str, str]:

@@ -23,7 +23,15 @@ __all__ = ["Admitted", "Gate", "Policy", "admitted"]
 
 MAX_HEAD_BYTES = 32_768  # of the target and all headers; servers' own limits are from 8 to 64 KiB
 _KEY = "enclave_broker"
-_ONCE = {b"host", b"content-length", b"content-type", b"origin", b"authorization", b"last-event-id"}
+_ONCE = {
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"content-type",
+    b"origin",
+    b"authorization",
+    b"last-event-id",
+}
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 """Answered whoever asks: they say nothing of sessions or tools, and a load balancer has no key."""
@@ -129,6 +137,8 @@ class Gate:
         origin = found.get(b"origin")
         if origin is not None and scope["method"] not in _SAFE:
             self._check_origin(origin.lower(), host.lower())
+        if b"transfer-encoding" in found:
+            _check_encoding(scope, found)
         length = _length(found)
         if length is not None and length > self._policy.max_body_bytes:
             raise HttpError("PAYLOAD_TOO_LARGE", f"a body has {self._policy.max_body_bytes:,} bytes at most")
@@ -167,19 +177,23 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
             found[name] = value
         elif name == b"accept":
             found[name] = found[name] + b"," + value if name in found else value
-        elif name == b"transfer-encoding":
-            found[name] = value
     if size > MAX_HEAD_BYTES:
         raise HttpError("HEADERS_TOO_LARGE", f"address and headers have {MAX_HEAD_BYTES:,} bytes at most")
     return found
+
+
+def _check_encoding(scope: Scope, found: dict[bytes, bytes]) -> None:
+    """Where servers and proxies differ in what they make of it, one request could be hidden in another."""
+    if b"content-length" in found:
+        raise HttpError("INVALID_REQUEST", "Content-Length and Transfer-Encoding contradict each other")
+    if found[b"transfer-encoding"].lower() != b"chunked" or scope["http_version"] == "1.0":
+        raise HttpError("INVALID_REQUEST", "the only Transfer-Encoding is chunked, of HTTP/1.1")
 
 
 def _length(found: dict[bytes, bytes]) -> int | None:
     text = found.get(b"content-length")
     if text is None:
         return None
-    if b"transfer-encoding" in found:
-        raise HttpError("INVALID_REQUEST", "Content-Length and Transfer-Encoding contradict each other")
     if not text.isdigit() or len(text) > 18:
         raise HttpError("INVALID_REQUEST", "Content-Length is a number of bytes")
     return int(text)

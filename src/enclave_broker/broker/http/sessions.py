@@ -12,19 +12,26 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.bodies import read_body, read_json
+from enclave_broker.broker.http.call_list import CallList
 from enclave_broker.broker.http.errors import json_response
 from enclave_broker.broker.http.gate import admitted
+from enclave_broker.broker.http.leftovers import Leftovers
 from enclave_broker.broker.http.streaming import ONLY_FINAL, EventStream, OneObject, wanted_form
 from enclave_broker.broker.http.timing import Timers
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.stream.filters import EventFilter
-from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionExistsError, ToolError
+from enclave_broker.types.errors import (
+    ConfigurationError,
+    OverloadedError,
+    SessionExistsError,
+    SessionNotFoundError,
+    ToolError,
+)
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.requests import (
     InvalidRequestError,
@@ -35,7 +42,6 @@ from enclave_broker.types.requests import (
     parse_session_request,
     parse_tool_result,
 )
-from enclave_broker.types.results import CallRecord
 
 __all__ = ["Sessions", "body_limits"]
 
@@ -66,6 +72,7 @@ class Sessions:
         self._bodies: WeakKeyDictionary[Session, bytes] = WeakKeyDictionary()
         """Hashes of the bodies that came with a session id."""
         self._opening: dict[tuple[str | None, str, str], asyncio.Future[None]] = {}
+        self._leftovers = Leftovers(self._is_kept)
 
     # -- POST /sessions --------------------------------------------------------------------------------------------
 
@@ -87,7 +94,7 @@ class Sessions:
             raise
         if form == "object":
             return OneObject(cursor, session.id, self._timers)
-        return EventStream(cursor, session.id, self._timers, form=form, linger=True)
+        return EventStream(cursor, session, self._timers, self._leftovers, form=form, linger=True)
 
     async def _open(self, asked: SessionRequest, principal: Principal) -> Session:
         """A new session that runs the code. Nothing is left of one that can't."""
@@ -161,15 +168,14 @@ class Sessions:
         last = _number(entry.last_event_id.decode("latin-1")) if asked is None and entry.last_event_id else None
         from_seq = _number(asked or "") if last is None else last + 1
         cursor = session.cursor(max(from_seq, 1), filter=filter, sse=sse)
-        answer = EventStream(cursor, session.id, self._timers, form="sse" if sse else "ndjson")
+        answer = EventStream(cursor, session, self._timers, self._leftovers, form="sse" if sse else "ndjson")
         if sse and last is not None and answer.is_empty:
             cursor.close()
             return Response(status_code=204)  # it has all there is: a browser's EventSource would ask for ever
         return answer
 
     async def calls(self, request: Request) -> Response:
-        records = self._find(request).history()
-        return json_response({"calls": [_call(record) for record in records], "total": len(records)})
+        return CallList(self._find(request), self._timers, self._leftovers)
 
     # -- changes ---------------------------------------------------------------------------------------------------
 
@@ -205,6 +211,12 @@ class Sessions:
         except TimeoutError:
             raise OverloadedError("the store is slow: what was asked for may have been done", retry_after=5) from None
 
+    def _is_kept(self, session: Session) -> bool:
+        try:
+            return self._broker.sessions.find_for(session.principal, session.id) is session
+        except SessionNotFoundError:
+            return False
+
     def _find(self, request: Request) -> Session:
         """Raises SessionNotFoundError, also for somebody else's."""
         return self._broker.sessions.find_for(admitted(request).principal, request.path_params["id"])
@@ -233,29 +245,6 @@ def _page_size(text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PAGE):
         raise InvalidRequestError("limit", f"must be a whole number from 1 to {MAX_PAGE:,}")
     return int(text)
-
-
-def _call(record: CallRecord) -> dict[str, Any]:
-    """A call of the history; what isn't known yet is absent."""
-    error = record.error
-    call = {
-        "callId": record.id,
-        "toolName": record.name,
-        "args": record.args,
-        "outcome": record.outcome,
-        "error": None if error is None else _present(msgspec.structs.asdict(error)),
-        "rule": record.rule,
-        "startedAt": None if record.started is None else round(record.started * 1000),
-        "durationMs": None if record.duration is None else round(record.duration * 1000, 3),
-        "argsBytes": record.args_bytes,
-        "resultBytes": record.result_bytes,
-        "byHost": record.by_host,
-    }
-    return _present(call)
-
-
-def _present(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _page(found: list[Session], after: str | None, limit: int) -> list[Session]:

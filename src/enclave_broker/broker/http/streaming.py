@@ -1,28 +1,34 @@
 """Answers that last as long as a session runs: its events as they happen, or one object after the end.
 
-Owns when something is written and when a reader counts as gone. What is written is a Cursor's (sessions/cursor.py):
-whole lines, encoded once for all readers. Starlette's StreamingResponse would cost a task group, a second task, and a
-write for every line.
+Owns when something is written; when a reader counts as gone is watch.py's. What is written is a Cursor's
+(sessions/cursor.py): whole lines, encoded once for all readers. Starlette's StreamingResponse would cost a task group,
+a second task, and a write for every line.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from enclave_broker.broker.http.errors import error_response
+from enclave_broker.broker.http.leftovers import Leftovers
 from enclave_broker.broker.http.timing import Timers
+from enclave_broker.broker.http.watch import StreamWatch, Watch
 from enclave_broker.broker.sessions.cursor import Cursor
+from enclave_broker.broker.sessions.session import Session
 from enclave_broker.stream.filters import EventFilter
 from enclave_broker.types.errors import SessionClosedError
 from enclave_broker.types.wire import payload_of_line
 
-__all__ = ["ONLY_FINAL", "EventStream", "Form", "OneObject", "wanted_form"]
+__all__ = ["ONLY_FINAL", "TOGETHER", "EventStream", "Form", "OneObject", "wanted_form"]
 
 CHUNK_BYTES = 65_536  # of one write: asyncio's high-water mark, so that a stuck reader holds two of them at most
+
+TOGETHER = "enclave_broker.together"
+"""Among a scope's extensions, where the server has it: what is sent next, a head and a piece of body, is one write."""
 
 Form = Literal["ndjson", "sse", "object"]
 _MEDIA: dict[Form, bytes] = {"ndjson": b"application/x-ndjson", "sse": b"text/event-stream"}
@@ -44,6 +50,8 @@ def wanted_form(accept: bytes, *, stream: bool | None = None) -> Form:
 
 def _accepted(accept: bytes) -> set[bytes]:
     """The media types that an Accept header names, but for those it gives no weight."""
+    if accept == b"*/*":
+        return {accept}
     types: set[bytes] = set()
     for part in accept.lower().split(b","):
         kind, *parameters = part.split(b";")
@@ -53,12 +61,22 @@ def _accepted(accept: bytes) -> set[bytes]:
 
 
 class EventStream(Response):
-    """The events of one cursor, which it closes. `linger`: see Timing."""
+    """The events of one cursor of a session, which it closes. `linger`: see Timing."""
 
-    def __init__(self, cursor: Cursor, session_id: str, timers: Timers, *, form: Form, linger: bool = False) -> None:
+    def __init__(
+        self,
+        cursor: Cursor,
+        session: Session,
+        timers: Timers,
+        leftovers: Leftovers,
+        *,
+        form: Form,
+        linger: bool = False,
+    ) -> None:
         self._cursor = cursor
-        self._session_id = session_id.encode()
+        self._session = session
         self._timers = timers
+        self._leftovers = leftovers
         self._media = _MEDIA[form]
         self._linger = linger
         self._first = b""
@@ -76,34 +94,39 @@ class EventStream(Response):
                 await send(self._start())
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await self._stream(receive, send)
+                await self._stream(scope, receive, send)
         finally:
             self._cursor.close()
 
     def _start(self) -> Message:
         # A fresh list each time, since middleware adds to it.
-        headers = [(b"content-type", self._media), (b"cache-control", b"no-cache"), (b"x-session-id", self._session_id)]
+        id = self._session.id.encode()
+        headers = [(b"content-type", self._media), (b"cache-control", b"no-cache"), (b"x-session-id", id)]
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
-    async def _stream(self, receive: Receive, send: Send) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         cursor = self._cursor
         chunk = self._first or cursor.take(CHUNK_BYTES)
         if self._linger and not cursor.ended:
             await self._wait_a_little()
             chunk += cursor.take(CHUNK_BYTES)
-        watch = Watch(receive, self._timers)
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        if chunk and (together := extensions.get(TOGETHER)):
+            together()
+        await send(self._start())
+        if cursor.ended:
+            await send({"type": "http.response.body", "body": chunk, "more_body": False})
+            return
+        watch = StreamWatch(scope, receive, self._timers, self._session, self._leftovers)
         try:
-            await send(self._start())
             while True:
                 ended = cursor.ended
                 if chunk or ended:
                     await send({"type": "http.response.body", "body": chunk, "more_body": not ended})
                 if ended or watch.gone:
                     return
+                await cursor.wait()  # also when there is more: who reads fast would have the loop to itself
                 chunk = cursor.take(CHUNK_BYTES)
-                if not chunk and not cursor.ended:
-                    await cursor.wait()
-                    chunk = cursor.take(CHUNK_BYTES)
         except asyncio.CancelledError:
             if not watch.took_back():
                 raise
@@ -166,39 +189,3 @@ class OneObject(Response):
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-class Watch:
-    """Notices that the client is gone, and frees the task that answers it from whatever that waits for.
-
-    Servers tell it only to who asks, and drop what is sent to nobody. Asking takes a task, so only a stream that has
-    lasted for a while does.
-    """
-
-    __slots__ = ("_alarm", "_owner", "_receive", "_task", "gone")
-
-    def __init__(self, receive: Receive, timers: Timers) -> None:
-        self.gone = False
-        self._receive = receive
-        self._owner = asyncio.current_task()
-        self._task: asyncio.Task[None] | None = None
-        self._alarm = timers.watch.after(timers.timing.watch, self._begin)
-
-    def _begin(self) -> None:
-        self._task = asyncio.create_task(self._until_gone(), name="watching for a client's leave")
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._owner is not None:
-            self._owner.cancel()
-
-    def took_back(self) -> bool:
-        """Whether a cancellation was this one's own, and nobody else's."""
-        return self.gone and self._owner is not None and self._owner.uncancel() == 0
-
-    def close(self) -> None:
-        self._alarm.cancel()
-        if self._task is not None:
-            self._task.cancel()

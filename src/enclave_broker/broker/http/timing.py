@@ -24,6 +24,8 @@ class Timing:
     """
     watch: float = 0.5
     """The age from which a stream looks whether its client is still there; most end before, and pay nothing."""
+    look: float = 2.0
+    """How often such a stream looks whether its session is one that the broker still knows."""
     body: float = 10.0
     """How long a client may take to send a whole body."""
     durable: float = 10.0

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.stream.filters import EventFilter
 from enclave_broker.types.events import FinalEvent
 
 __all__ = ["Cursor"]
+
+FILTER_SECONDS = 0.01
+"""How long one `take` may ask a filter: a check may take milliseconds, and a log has many thousand events."""
 
 
 class Cursor:
@@ -36,40 +40,49 @@ class Cursor:
         self._sse = sse
         self._is_over = is_over
         self._on_close: Callable[[], None] | None = on_close
-        self._index = 0
+        self._index = from_seq - 1
+        """A record's index is never below its event's `seq` - 1, so that all before has been seen."""
         self.ended = False
         """Whether nothing more will come: the final was taken, or nothing runs and all was taken."""
 
     def take(self, limit_bytes: int = 65536) -> bytes:
-        """What is there, encoded and joined: NDJSON lines, or SSE frames. Empty when the reader has caught up.
+        """What is there, encoded and joined: NDJSON lines, or SSE frames.
 
-        At least one event if there is one, however large; no more once the limit is reached.
+        At least one event if there is one, however large; no more once the limit is reached. Empty when the reader has
+        caught up, and when its filter needs more time: `wait` knows.
         """
-        log = self._log
+        log, filter = self._log, self._filter
         pieces: list[bytes] = []
         size = 0
+        until = 0.0 if filter is None else perf_counter() + FILTER_SECONDS
         while self._index < log.published and not self.ended and size < limit_bytes:
             index = self._index
             self._index += 1
             event = log.records[index].public
             if event is None or event.seq < self._from_seq:
                 continue
+            self.ended = isinstance(event, FinalEvent)
             line = log.line(index)
-            if self._filter is None or self._filter.passes(event, line):
+            if filter is None or filter.passes(event, line):
                 piece = b"id: %d\ndata: %b\n" % (event.seq, line) if self._sse else line
                 pieces.append(piece)
                 size += len(piece)
-            self.ended = isinstance(event, FinalEvent)
+            if until and perf_counter() > until:
+                break
         if not self.ended and self._index >= log.published:
             self.ended = self._is_over()
         return b"".join(pieces)
 
     def wait(self) -> asyncio.Future[None]:
-        """Done when `take` may have more, or the end has come. Cancelling it is safe."""
+        """Done when `take` may have more, or the end has come; never in this turn of the loop, which others share.
+
+        Cancelling it is safe.
+        """
         if self.ended or self._index < self._log.published or self._is_over():
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            done.set_result(None)
-            return done
+            loop = asyncio.get_running_loop()
+            following: asyncio.Future[None] = loop.create_future()
+            loop.call_soon(_resolve, following)
+            return following
         return self._log.changed()
 
     def close(self) -> None:
@@ -77,3 +90,8 @@ class Cursor:
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,114 @@
+"""The calls of a session as an answer: written piece by piece, since their arguments may be as large as its log.
+
+A client that asks and never reads holds a piece, not a copy of the log. What is durable is shown, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from enclave_broker.broker.http.leftovers import Leftovers
+from enclave_broker.broker.http.timing import Timers
+from enclave_broker.broker.http.watch import StreamWatch
+from enclave_broker.broker.sessions.history import call_records
+from enclave_broker.broker.sessions.session import Session
+from enclave_broker.broker.store.records import CallRequested, CallSettled, Ended, HandlerStarted, Record
+from enclave_broker.types.bounded_json import encode_json
+from enclave_broker.types.results import CallRecord
+
+__all__ = ["CallList"]
+
+PIECE_BYTES = 65_536
+MAX_CALL_BYTES = 64 << 20  # one call: its arguments are bounded by max_tool_args_bytes
+
+
+class CallList(Response):
+    """`{calls: […], total}`, in the order in which they were asked for."""
+
+    def __init__(self, session: Session, timers: Timers, leftovers: Leftovers) -> None:
+        self._session = session
+        self._timers = timers
+        self._leftovers = leftovers
+        self._groups = _by_call(session.log.records[: session.log.published])
+        self._closed = session.closed and session.log.is_durable
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = StreamWatch(scope, receive, self._timers, self._session, self._leftovers)
+        try:
+            await self._write(send)
+        except asyncio.CancelledError:
+            if not watch.took_back():
+                raise
+        finally:
+            watch.close()
+
+    async def _write(self, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        pieces = self._pieces()
+        piece = next(pieces)
+        for following in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)  # others have their turn
+            piece = following
+        await send({"type": "http.response.body", "body": piece, "more_body": False})
+
+    def _pieces(self) -> Iterator[bytes]:
+        parts, size = [b'{"calls":['], 0
+        for number, records in enumerate(self._groups):
+            [call] = call_records(records, closed=self._closed)
+            text = encode_json(_wire(call), MAX_CALL_BYTES)
+            parts += [b",", text] if number else [text]
+            size += len(text)
+            if size >= PIECE_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+        yield b"".join([*parts, b'],"total":%d}' % len(self._groups)])
+
+
+def _by_call(records: list[Record]) -> list[list[Record]]:
+    """Of each call the records that are about it; the end of its execution, too."""
+    groups: dict[str, list[Record]] = {}
+    running: list[list[Record]] = []
+    for record in records:
+        fact = record.fact
+        if isinstance(fact, CallRequested):
+            group = groups[fact.call_id] = [record]
+            running.append(group)
+        elif isinstance(fact, HandlerStarted | CallSettled):
+            groups[fact.call_id].append(record)
+        elif isinstance(fact, Ended):
+            for group in running:
+                group.append(record)
+            running.clear()
+    return list(groups.values())
+
+
+def _wire(record: CallRecord) -> dict[str, Any]:
+    """A call of the history; what isn't known yet is absent."""
+    error = record.error
+    call = {
+        "callId": record.id,
+        "toolName": record.name,
+        "args": record.args,
+        "outcome": record.outcome,
+        "error": None if error is None else _present(msgspec.structs.asdict(error)),
+        "rule": record.rule,
+        "startedAt": None if record.started is None else round(record.started * 1000),
+        "durationMs": None if record.duration is None else round(record.duration * 1000, 3),
+        "argsBytes": record.args_bytes,
+        "resultBytes": record.result_bytes,
+        "byHost": record.by_host,
+    }
+    return _present(call)
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
