@@ -126,6 +126,7 @@ def test_a_client_that_reads_a_byte_at_a_time_gets_every_byte(shop: Broker) -> N
         slow.sendall(begin(FLOOD, limits=ROOM, sessionId="s_mine"))
         first = b"".join(slow.recv(1) for _ in range(2_000))
         live.until(lambda: live.session("s_mine").state == "completed")
+        assert final(live.post("return 1"))["ok"] is True, "others don't wait for it"
         whole = first + read_until(slow, b"\r\n0\r\n\r\n")
         assert whole.count(b'"type":"stdout"') == 2_000
         assert whole.count(b'"type":"final"') == 1

@@ -36,8 +36,14 @@ def store() -> HeldStore:
 
 
 @pytest.fixture
-def held(store: HeldStore) -> Iterator[Live]:
-    with serving(memory_broker(store=store)) as running:
+def held(store: HeldStore, gate: asyncio.Event) -> Iterator[Live]:
+    broker = memory_broker(store=store)
+
+    @broker.tool("wait")
+    async def wait() -> None:
+        await gate.wait()
+
+    with serving(broker) as running:
         yield running
         running.do(store.open.set)
 
@@ -91,44 +97,47 @@ def test_a_tool_result_is_answered_when_it_is_durable(store: HeldStore) -> None:
             assert stream.next("final")["payload"]["result"] == 7
 
 
+def go_on_unwritten(live: Live, store: HeldStore, gate: asyncio.Event, id: str) -> None:
+    """The tool `wait` returns and the script runs to its end, while the store writes nothing."""
+    live.until(lambda: live.session(id).log.is_durable)
+    live.do(store.open.clear)
+    live.do(gate.set)
+    live.until(lambda: (execution := live.session(id).execution) is not None and execution.over)
+    assert not live.do(lambda: live.session(id).log.is_durable)
+
+
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
-def test_a_stream_has_what_is_durable_and_no_more(held: Live, store: HeldStore, accept: str) -> None:
+def test_a_stream_has_what_is_durable_and_no_more(
+    held: Live, store: HeldStore, gate: asyncio.Event, accept: str
+) -> None:
     held.do(store.open.set)
-    code = "console.log('before'); await sleep(SOON); console.log('after'); return 1".replace("SOON", "20")
+    code = "console.log('before'); await tools.wait({}); console.log('after')"
     with held.streaming(code, {"Accept": accept}, sessionId="s_mine") as posted, held.socket() as connection:
         lines = posted.response.iter_lines()
-        assert "session_init" in next(line for line in lines if "{" in line)
-        held.do(store.open.clear)
-        held.until(lambda: store.waiting)
+        assert any('"tool_call"' in line for line in lines)
+        go_on_unwritten(held, store, gate, "s_mine")
         connection.sendall(request_bytes("GET", "/sessions/s_mine/stream", b"", f"Accept: {accept}"))
-        got = read_until(connection, b"session_init")
-        held.until(lambda: (execution := held.session("s_mine").execution) is not None and execution.over)
-        durable = held.do(lambda: held.session("s_mine").log.published)
-        assert durable < held.do(lambda: len(held.session("s_mine").log.records))
-        connection.setblocking(False)
-        try:
-            got += connection.recv(65_536)
-        except BlockingIOError:
-            pass
-        assert b"after" not in got
-        assert b'"type":"final"' not in got
-        connection.setblocking(True)
+        got = read_until(connection, b'"phase":"processing"')
+        assert b'"type":"tool_result_applied"' not in got
         held.do(store.open.set)
-        assert b"after" in got + read_until(connection, b'"type":"final"')
+        got += read_until(connection, b'"type":"final"')
+        assert b"after" in got
         assert any("after" in line for line in lines)
 
 
-def test_the_calls_of_a_session_are_those_that_are_durable(held: Live, store: HeldStore) -> None:
+def test_the_calls_of_a_session_are_told_as_far_as_they_are_durable(
+    held: Live, store: HeldStore, gate: asyncio.Event
+) -> None:
     held.do(store.open.set)
-    with held.streaming("console.log('a'); await sleep(20); await tools.none({})", sessionId="s_mine") as stream:
-        stream.next("session_init")
-        held.do(store.open.clear)
-        held.until(lambda: (execution := held.session("s_mine").execution) is not None and execution.over)
-        assert held.client.get("/sessions/s_mine/calls").json() == {"calls": [], "total": 0}
+    with held.streaming("await tools.wait({}); await tools.none({})", sessionId="s_mine") as stream:
+        stream.next("tool_call")
+        go_on_unwritten(held, store, gate, "s_mine")
+        calls = held.client.get("/sessions/s_mine/calls").json()["calls"]
+        assert [(call["toolName"], call["outcome"]) for call in calls] == [("wait", "waiting")]
         held.do(store.open.set)
         stream.next("final")
-        [call] = held.client.get("/sessions/s_mine/calls").json()["calls"]
-        assert call["outcome"] == "denied"
+        calls = held.client.get("/sessions/s_mine/calls").json()["calls"]
+        assert [(call["toolName"], call["outcome"]) for call in calls] == [("wait", "done"), ("none", "denied")]
 
 
 def test_a_store_that_does_not_write_is_told_and_the_request_can_come_again(store: HeldStore) -> None:

@@ -33,6 +33,8 @@ MAX_WAITING = 1000
 IDLE_SECONDS = 60.0
 """An empty process beyond the first ends after this."""
 RETRY_AFTER = 1.0
+TOGETHER = 16
+"""So many frames are rather written to one process than spread: each write costs a wake-up."""
 LOOK_SECONDS = 0.1
 """How old what is known of the processes' memory may be when something is placed."""
 SPAWN_TRIES = 3
@@ -129,14 +131,16 @@ class ProcessPool:
     def _choose(self, key: Key) -> WorkerProcess | None:
         """The least busy process that may take a run of this key."""
         best: WorkerProcess | None = None
+        lowest = (math.inf, 0)
         shared = 0
         for worker in self._ready:
             if worker.load and worker.key != key:
                 continue
             if worker.load:
                 shared += 1
-            if worker.load < CAPACITY and (best is None or (worker.busy, worker.load) < (best.busy, best.load)):
-                best = worker
+            rank = (worker.busy - (TOGETHER if worker.is_writing else 0), worker.load)
+            if worker.load < CAPACITY and rank < lowest:
+                best, lowest = worker, rank
         if best is not None and best.load == 0 and shared >= self._workers:
             # Leave the empty ones to other keys: more processes than CPUs don't make one key faster.
             mine = [w for w in self._ready if w.load and w.key == key and w.load < CAPACITY]

@@ -183,6 +183,11 @@ class WorkerProcess(asyncio.Protocol):
     def load(self) -> int:
         return len(self._runs)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether something will be written to it in this turn of the loop anyway."""
+        return self._scheduled
+
     def place(self, run: ProcessRun) -> None:
         self._next_id = id = self._next_id % 0xFFFFFFFF + 1
         self._runs[id] = run
