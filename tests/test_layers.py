@@ -21,7 +21,7 @@ MAX_LINES = 400
 # A module may import from its own room and from those that stand here. A room is a package or a module, by its path
 # below `enclave_broker`; the longest name that fits decides.
 LOWER = "types stream runtime"
-SESSIONS = f"{LOWER} broker.wheel broker.observers broker.store.records broker.tools broker.calls"
+SESSIONS = f"{LOWER} broker.wheel broker.observers broker.store.records broker.store.counters broker.tools broker.calls"
 BROKER = f"{SESSIONS} broker.sessions broker.sessions.log broker.store"
 ROOMS: Mapping[str, frozenset[str]] = {
     room: frozenset(allowed.split())
@@ -35,9 +35,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "broker.wheel": "",
         "broker.observers": "types",
         "broker.store.records": "types",
-        "broker.store": f"{LOWER} broker.store.records",
+        "broker.store.counters": "types",
+        "broker.store": f"{LOWER} broker.store.records broker.store.counters",
         "broker.tools": LOWER,
-        "broker.calls": f"{LOWER} broker.wheel broker.tools",
+        # The windows of rate limits are counted where other nodes could share them.
+        "broker.calls": f"{LOWER} broker.wheel broker.store.counters broker.tools",
         "broker.sessions": f"{SESSIONS} broker.sessions.log",
         # The only one of the sessions that knows where records are kept; the others are handed the log.
         "broker.sessions.log": f"{SESSIONS} broker.sessions broker.store",

@@ -14,6 +14,11 @@ from tests.http.live import request_bytes
 
 Form = Literal["post", "fromSeq", "from", "sse"]
 
+HABITS = [(0.0, 1), (0.4, 3_000), (0.7, 2_500), (1.0, 700)]
+"""How often a reader is cut, and after how many bytes at most."""
+MOST_CUTS = 30
+"""Then it is left alone, since one who gets nothing whole never ends."""
+
 _RESET = struct.pack("ii", 1, 0)
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _SSE = re.compile(rb"id: (\d+)\ndata: (.*\n)\n")
@@ -74,8 +79,6 @@ async def exchange(port: int, request: bytes, *, cut_at: int | None = None, rese
 class CutReader:
     """Collects the lines of one session by `seq`. How often and where it is cut is chance's."""
 
-    MOST_CUTS = 40
-
     def __init__(self, port: int, id: str, form: Form, chance: random.Random, post: bytes = b"") -> None:
         self.lines: dict[int, bytes] = {}
         self.cuts = 0
@@ -86,7 +89,7 @@ class CutReader:
         self._form: Form = form
         self._chance = chance
         self._post = post
-        self._often, self._span = chance.choice([(0.0, 1), (0.7, 3_000), (0.9, 2_000), (1.0, 700)])
+        [(self._often, self._span)] = chance.choices(HABITS, [20, 50, 26, 4])
 
     async def read(self) -> None:
         """To the final, however many connections that takes."""
@@ -95,7 +98,7 @@ class CutReader:
 
     async def read_once(self) -> None:
         cut_at = None
-        if self.cuts < self.MOST_CUTS and self._chance.random() < self._often:
+        if self.cuts < MOST_CUTS and self._chance.random() < self._often:
             cut_at = self._chance.randint(1, self._span)
         raw = await exchange(self._port, self._request(), cut_at=cut_at, reset=self._chance.random() < 0.5)
         answer = answer_of(raw)

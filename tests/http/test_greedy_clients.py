@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import socket
 import weakref
@@ -49,7 +48,7 @@ def waiting_bytes(live: Live) -> int:
 
 
 def is_gone(session: weakref.ref[Any]) -> bool:
-    gc.collect()
+    """At once, since nothing of a session refers to itself when it is forgotten."""
     return session() is None
 
 

@@ -77,6 +77,7 @@ def wait_until_closed(server: Served) -> None:
     raise AssertionError("the server keeps connections that are gone")
 
 
+@pytest.mark.timeout(240)  # seconds, on a machine that is busy with something else; 6 on an idle one
 @pytest.mark.usefixtures("descriptors")
 def test_ten_thousand_connections_that_are_opened_and_left_hold_nobody_up_and_leave_nothing(tmp_path: Path) -> None:
     with (
