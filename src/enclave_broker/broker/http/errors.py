@@ -87,7 +87,8 @@ def error_response(error: Exception) -> Response:
 def _headers(error: EnclaveError) -> dict[str, str]:
     headers = error.headers if isinstance(error, HttpError) else {}
     if isinstance(error, OverloadedError | RateLimitError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        if math.isfinite(error.retry_after):
+            headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif error.code == "UNAUTHENTICATED":
         headers["WWW-Authenticate"] = "Bearer"
     return headers

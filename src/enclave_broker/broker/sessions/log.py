@@ -37,8 +37,9 @@ class Batch:
         self._session_id = session_id
         self.at = at
         """The time of its records, in seconds since the epoch."""
-        self.after = self.last_seq = seq
-        """The `seq` of the event before this batch, and of its last one."""
+        self.after: int = seq
+        """The `seq` of the event before this batch."""
+        self.last_seq: int = seq
         self.entries: list[tuple[Event | None, Fact | None]] = []
         self.weight = 0
         """Bytes, about; limits count them."""
@@ -110,7 +111,7 @@ class Log:
         """How many records are durable, and so may be seen."""
         self.size_bytes = 0
         self.closed = False
-        self._seq = 0
+        self._seq: int = 0
         self._due: deque[tuple[int, Callable[[], None]]] | None = None
         self._followers: set[asyncio.Future[None]] = set()
         self._lines: dict[int, bytes] | None = None

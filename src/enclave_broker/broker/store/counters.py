@@ -170,7 +170,7 @@ class _Receipt(msgspec.Struct):
 class MemoryCounters:
     """Counters of this process, for any thread. `now_ns` is a monotonic clock in nanoseconds.
 
-    A key holds 16 bytes for each charge in its window, and some 400 for each that has an id. It is forgotten by
+    A key holds 16 bytes for each charge in its window, and some 500 for each that has an id. It is forgotten by
     whatever call comes after its window has become empty: there is no timer.
     """
 
