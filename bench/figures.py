@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -13,7 +14,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One row of the table. `values` are in `unit`; `bar` is what `shown` may be at most (or at least)."""
+    """One row of the table. `values` are in `unit`; `bar` is what `shown` may be at most (or at least).
+
+    Without values it wasn't measured, and `note` says why.
+    """
 
     name: str
     values: list[float]
@@ -28,15 +32,19 @@ class Figure:
     @property
     def shown(self) -> float:
         ordered = sorted(self.values)
+        if not ordered:
+            return math.nan
         return percentile(ordered, 0.99) if self.use == "p99" else statistics.median(ordered)
 
     @property
     def met(self) -> bool | None:
-        if self.bar is None:
+        if self.bar is None or not self.values:
             return None
         return self.shown >= self.bar if self.at_least else self.shown <= self.bar
 
     def row(self) -> str:
+        if not self.values:
+            return f"{self.name:<58}{'':>12} {self.note}"
         sign = "≥" if self.at_least else "≤"
         bar = "" if self.bar is None else f"{sign} {self.bar:,g}"
         verdict = {None: "", True: "met", False: "MISSED"}[self.met]
@@ -66,9 +74,9 @@ def save(figures: list[Figure], folder: Path, mode: str) -> Path:
             {
                 "name": figure.name,
                 "unit": figure.unit,
-                "shown": figure.shown,
-                "median": statistics.median(figure.values),
-                "p99": percentile(sorted(figure.values), 0.99),
+                "shown": figure.shown if figure.values else None,
+                "median": statistics.median(figure.values) if figure.values else None,
+                "p99": percentile(sorted(figure.values), 0.99) if figure.values else None,
                 "bar": figure.bar,
                 "met": figure.met,
                 "floor": figure.floor,

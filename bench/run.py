@@ -1,6 +1,6 @@
 """`make bench`: medians, p99 and the ratio to a floor of the same run; free, and pinned to one CPU. Writes JSON.
 
-python bench/run.py [--quick] [--only speed|fairness|memory|startup] [--free | --pinned]
+python bench/run.py [--quick] [--only speed|fairness|memory|startup|http|events] [--free | --pinned]
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import statistics
 import sys
 from pathlib import Path
 
+import events
 import fairness
 import floor
+import http_all
 import memory
 import speed
 import startup
 from figures import HEAD, Figure, save
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("speed", "fairness", "memory", "startup")
+PARTS = ("speed", "fairness", "memory", "startup", "http", "events")
 
 
 async def measure(parts: list[str], *, pinned: bool, quick: bool) -> list[Figure]:
@@ -33,6 +35,8 @@ async def measure(parts: list[str], *, pinned: bool, quick: bool) -> list[Figure
         "fairness": lambda: fairness.measure(quick=quick),
         "memory": lambda: memory.measure(quick=quick),
         "startup": lambda: startup.measure(quick=quick),
+        "http": lambda: http_all.measure(quick=quick),
+        "events": lambda: events.measure(quick=quick),
     }
     for part in parts:
         if pinned and part != "speed":
@@ -52,7 +56,7 @@ def main() -> int:
     mode.add_argument("--free", action="store_true", help="only on all CPUs")
     mode.add_argument("--pinned", action="store_true", help="only with every process on one CPU")
     options = parser.parse_args()
-    parts = options.only or list(PARTS)
+    parts: list[str] = options.only or list(PARTS)
     figures: list[Figure] = []
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
     for pinned in (False, True):
