@@ -24,6 +24,16 @@ SECONDS = 20.0
 """After which a test gives up what will never come."""
 
 
+class WatchfulServer(Server):
+    """Sees at once that it has to end; uvicorn looks every 0.1 s, and there are hundreds of tests."""
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            await asyncio.sleep(0.005)
+
+
 class Live:
     """`loop` is the server's; everything of the broker is touched only there."""
 
@@ -192,7 +202,7 @@ def serving(
     if send_buffer_bytes is not None:  # the connections have their listener's; the system's grow to megabytes
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     started: threading.Event = threading.Event()
-    server = Server(
+    server = WatchfulServer(
         broker, app or http_app(broker, timing=timing, **options), protocol=protocol, on_started=started.set
     )
     loops: list[asyncio.AbstractEventLoop] = []

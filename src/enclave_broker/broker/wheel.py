@@ -14,6 +14,10 @@ TICK = 0.05
 """Seconds. An alarm rings at most so much late."""
 
 
+def _nothing() -> None:
+    """What a cancelled alarm would call."""
+
+
 class Alarm:
     """One time-out. Cancelling it twice, or after it was due, does nothing."""
 
@@ -28,6 +32,7 @@ class Alarm:
 
     def cancel(self) -> None:
         self._slot.pop(self, None)
+        self.due = _nothing  # who holds an alarm of its own would be a cycle with it
 
 
 class Wheel:

@@ -151,9 +151,10 @@ class ProcessPool:
         """Start one more process if this key can use it."""
         total = len(self._ready) + self._spawning
         if placed:
+            if total >= self._workers or any(worker.busy <= 1 for worker in self._ready):
+                return
             mine = sum(1 for worker in self._ready if worker.key == key or not worker.load)
-            busy = all(worker.busy > 1 for worker in self._ready)
-            if not busy or mine + self._spawning >= self._workers or total >= self._workers:
+            if mine + self._spawning >= self._workers:
                 return
         elif total >= self._max_workers or self._spawning >= len(self._waiting):
             return

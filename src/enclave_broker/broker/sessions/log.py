@@ -28,6 +28,9 @@ ENTRY_BYTES = 256
 """What a record weighs besides its content."""
 
 
+FEW = 8
+
+
 class Batch:
     """What is appended together: all of it or none. Numbers its events as the log will, so nothing may come between."""
 
@@ -91,6 +94,7 @@ class Log:
         "_due",
         "_followers",
         "_lines",
+        "_most_followers",
         "_next_wake",
         "_now",
         "_seq",
@@ -113,7 +117,9 @@ class Log:
         self.closed = False
         self._seq: int = 0
         self._due: deque[tuple[int, Callable[[], None]]] | None = None
-        self._followers: set[asyncio.Future[None]] = set()
+        self._followers: list[asyncio.Future[None]] = []
+        self._most_followers = FEW
+        """With so many, those that have gone meanwhile are looked for."""
         self._lines: dict[int, bytes] | None = None
         self._next_wake = 0.0
         self._wake_timer: asyncio.TimerHandle | None = None
@@ -194,8 +200,10 @@ class Log:
     def changed(self) -> asyncio.Future[None]:
         """Done when there may be more, at most once in 5 ms. Cancelling it is safe."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._followers.add(future)
-        future.add_done_callback(self._followers.discard)
+        if len(self._followers) >= self._most_followers:
+            self._followers = [each for each in self._followers if not each.done()]
+            self._most_followers = 2 * len(self._followers) + FEW
+        self._followers.append(future)
         return future
 
     def _wake(self) -> None:
@@ -213,7 +221,8 @@ class Log:
         if self._wake_timer is not None:
             self._wake_timer.cancel()
             self._wake_timer = None
-        for future in tuple(self._followers):
+        followers, self._followers = self._followers, []
+        for future in followers:
             _resolve(future)
 
     async def follow(self, from_index: int = 0) -> AsyncIterator[Record]:
