@@ -66,6 +66,11 @@ class Caller(Protocol):
         """Whether somebody else may answer its calls."""
         ...
 
+    @property
+    def listens(self) -> bool:
+        """Whether there are listeners of calls."""
+        ...
+
     def consult(self, call: Call) -> Awaitable[None] | None:
         """Ask who else may answer the call that the policy has let through; None if there is nobody."""
         ...

@@ -32,9 +32,7 @@ class Step(NamedTuple):
 class Chain:
     """The composed steps: those that let a call through, then the handler, once."""
 
-    def __init__(
-        self, admission: Collection[Step] = (), handler: Callable[[Call], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, admission: Collection[Step] = (), handler: Handler | None = None) -> None:
         self._admission = tuple(admission)
         self._handler = handler
 
@@ -67,12 +65,22 @@ class Chain:
         call.step = "handler"
         await self._handler(call)
 
+    async def until_durable(self, call: Call, writing: Awaitable[None]) -> None:
+        """Wait for the store, until the call's deadline at most: what can't be recorded by then isn't done."""
+        self.expect(call)
+        await writing
+
+    def expect(self, call: Call) -> None:
+        """The call's time begins."""
+        assert self._handler is not None
+        self._handler.expect(call)
+
     async def perform(self, call: Call) -> None:
         """Record the start, then run the handler. Raises what it raised."""
         call.step = "started"
         writing = call.caller.started(call, start_of(call))
         if writing is not None:
-            await writing
+            await self.until_durable(call, writing)
         if not call.is_settled:
             await self.handle(call)
 

@@ -39,38 +39,50 @@ class Handler:
         self._threads = threads
         self._loop = asyncio.get_running_loop()
 
+    def expect(self, call: Call) -> Alarm:
+        """The call's time begins, unless it has begun: with its handler, or when it has to wait before that."""
+        if call.alarm is None:
+            timeout = _seconds(call)
+            call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+        return call.alarm
+
     async def __call__(self, call: Call) -> None:
         tool, limits = call.tool, call.caller.limits
         assert tool is not None
-        timeout = min(tool.timeout or limits.tool_timeout, limits.per_tool_deadline)
-        if tool.is_client:  # its time is the client's
-            timeout = tool.timeout or limits.tool_timeout
-        call.alarm = alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+        alarm = self.expect(call)
         if tool.is_client:
             call.caller.waits_outside(call)
             await call.wait()
             return
         try:
-            context = _context(call, timeout) if tool.takes_context else None
+            context = _context(call, alarm.when - self._loop.time()) if tool.takes_context else None
             result = await tool.invoke(call.name, call.validated, context, self._threads)
         except ToolError as error:
-            self._refuse_late(call, timeout, alarm)
+            self._refuse_late(call, alarm)
             # A handler speaks for itself, never with a code of the broker's.
             raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error
         except Exception:
-            self._refuse_late(call, timeout, alarm)
+            self._refuse_late(call, alarm)
             raise
-        self._refuse_late(call, timeout, alarm)
+        self._refuse_late(call, alarm)
         call.result = tool.dump(result, limits.max_tool_result_bytes)
 
-    def _refuse_late(self, call: Call, timeout: float, alarm: Alarm) -> None:
+    def _refuse_late(self, call: Call, alarm: Alarm) -> None:
         """The handler's time is over, though the alarm has not rung."""
         late = self._loop.time() - alarm.when
         if late > 0 and not call.is_settled:
             if late > TICK:  # by then the alarm would have rung
                 words = "tool %s blocked the event loop for %.1f s; a function that blocks has to be a `def`"
-                log.error(words, call.name, late + timeout)
-            raise _timeout(call, timeout)
+                log.error(words, call.name, late + _seconds(call))
+            raise _timeout(call, _seconds(call))
+
+
+def _seconds(call: Call) -> float:
+    """How long the call may take. A client's tool has its own time."""
+    tool, limits = call.tool, call.caller.limits
+    assert tool is not None
+    timeout = tool.timeout or limits.tool_timeout
+    return timeout if tool.is_client else min(timeout, limits.per_tool_deadline)
 
 
 def _timeout(call: Call, timeout: float) -> ToolTimeoutError:

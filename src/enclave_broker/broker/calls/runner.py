@@ -107,12 +107,16 @@ class CallRunner:
         try:
             if call.prepared:
                 if (writing := call.caller.durable()) is not None:
-                    await writing
+                    await self._chain.until_durable(call, writing)
                 await self._chain.handle(call)
             else:
                 if call.pending is not None:
                     await call.pending
-                if (asked := call.caller.consult(call)) is not None:
+                if call.caller.is_consulted and (writing := call.caller.durable()) is not None:
+                    await self._chain.until_durable(call, writing)  # nobody hears of a call that may be lost
+                if not call.is_settled and (asked := call.caller.consult(call)) is not None:
+                    if call.caller.listens:
+                        self._chain.expect(call)  # what listeners take is the tool's time
                     await asked
                     if call.performing is not None and not call.is_settled:
                         return await call.performing

@@ -237,6 +237,10 @@ class CallTable:
     def is_consulted(self) -> bool:
         return bool(self.listeners) or self._manual
 
+    @property
+    def listens(self) -> bool:
+        return bool(self.listeners)
+
     def durable(self) -> Awaitable[None] | None:
         return self._log.durable()
 

@@ -19,7 +19,7 @@ from enclave_broker.broker.sessions.execution import Execution, Status
 from enclave_broker.broker.sessions.history import call_records, execution_result
 from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Batch, detached
-from enclave_broker.broker.sessions.machine import FINISHED, State, check
+from enclave_broker.broker.sessions.machine import State, check
 from enclave_broker.broker.sessions.watchers import Watchers
 from enclave_broker.broker.store.records import ExecutionStarted
 from enclave_broker.broker.tools.globs import Glob
@@ -205,7 +205,7 @@ class Session:
         if execution is not None:
             execution.decide(code, message, status=status, closes=True)
         self.calls.drop_all()
-        if self._state not in FINISHED:
+        if execution is None:  # else its final says what has become of the session, once that is durable
             self._state = check(self._state, State.CANCELLED)
         self._close()
         return ran
@@ -237,8 +237,8 @@ class Session:
                 yield detached(record.public)
 
     def history(self) -> Sequence[CallRecord]:
-        """Every call of the session so far, in order, with its outcome; read from the log."""
-        return call_records(self.log.records, closed=self._closed)
+        """Every call of the session so far, in order, with its outcome; read from what is durable of the log."""
+        return call_records(self.log.records[: self.log.published], closed=self._closed)
 
     # -- listeners and answers -------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Group commit: whatever is appended while a commit is under way is the next one. Commit before publish.
 
-One for each broker that has a store. A batch that can't be written is kept and tried again: until it is, nothing of it
-is seen and no handler starts on it.
+One for each broker that has a store. What can't be written is kept and tried again, log by log: until it is, nothing of
+it is seen and no handler starts on it.
 """
 
 from __future__ import annotations
@@ -62,20 +62,36 @@ class Committer:
         wait = FIRST_RETRY
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
-            marks = [(pending, len(pending.records)) for pending in dirty]
-            batches = [Appended(one.session_id, one.records[one.published : upto]) for one, upto in marks]
             try:
-                await self._store.append([batch for batch in batches if batch.records], self._owner)
+                await self._write(list(dirty))
+                wait = FIRST_RETRY
             except Exception:
-                log.exception("the store refused %d logs; they are kept and tried again in %.2f s", len(marks), wait)
-                self._dirty = {**dirty, **self._dirty}
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, LAST_RETRY)
-                continue
-            wait = FIRST_RETRY
-            for written, upto in marks:
-                written.publish(upto)
+                log.exception("the store refused %d logs; they are kept and tried again, each by itself", len(dirty))
+                kept = [pending for pending in dirty if not await self._has_written(pending)]
+                self._dirty = {**dict.fromkeys(kept), **self._dirty}
+                if kept:
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, LAST_RETRY)
         self._task = None
+
+    async def _write(self, logs: Sequence[Pending]) -> None:
+        """Write what they have as one commit, and publish it."""
+        marks = [(each, len(each.records)) for each in logs]
+        batches = [Appended(each.session_id, each.records[each.published : upto]) for each, upto in marks]
+        await self._store.append([batch for batch in batches if batch.records], self._owner)
+        for each, upto in marks:
+            _publish(each, upto)
+
+    async def _has_written(self, pending: Pending) -> bool:
+        """Write one log alone: another one may be what the store refuses, or only its answer was lost."""
+        try:
+            there = len(await self._store.read(pending.session_id, pending.published))
+            _publish(pending, min(pending.published + there, len(pending.records)))
+            await self._write([pending])
+        except Exception as error:  # noqa: BLE001 a store's
+            log.warning("session %s can't be written, and is kept: %s", pending.session_id, error)
+            return False
+        return True
 
     async def aclose(self) -> None:
         """Give what is left a last chance; what can't be written by then was never acknowledged."""
@@ -87,3 +103,10 @@ class Committer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def _publish(pending: Pending, upto: int) -> None:
+    try:
+        pending.publish(upto)
+    except Exception:
+        log.exception("what session %s has to do when it is written failed", pending.session_id)
