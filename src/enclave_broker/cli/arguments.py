@@ -37,6 +37,15 @@ examples:
   enclave-broker run - --json < report.js
 
 """
+_CHECK = """\
+Exits with 0 if the call is allowed, with 1 if it is denied or a person has to be asked. What else stands before a call
+(allow-list, limits) is not looked at.
+"""
+_CHECK_EXAMPLES = """\
+examples:
+  enclave-broker access check refunds:create --as bob --role support --args '{"amount": 250}'
+
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _serve(commands)
     _sessions(commands)
     _tools(commands)
+    _access(commands)
     _doctor(commands)
     return root
 
@@ -91,11 +101,15 @@ def _url(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--api-key", metavar="KEY", help="who asks there; better as ENCLAVE_BROKER_API_KEY")
 
 
-def _who(command: argparse.ArgumentParser) -> None:
+def _subject(command: argparse.ArgumentParser) -> None:
     command.add_argument("--as", dest="subject", metavar="SUBJECT", help="who is asking (default: nobody known)")
     command.add_argument(
         "--role", dest="roles", metavar="R", action="append", default=[], help="a role of SUBJECT; repeatable"
     )
+
+
+def _who(command: argparse.ArgumentParser) -> None:
+    _subject(command)
     command.add_argument("--timeout", metavar="S", type=float, help="seconds of active time (ENCLAVE_BROKER_TIMEOUT)")
     command.add_argument(
         "--weak-sandbox", action="store_true", help="run although this machine can't build every wall (see doctor)"
@@ -174,6 +188,26 @@ def _tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     calling.add_argument("args", metavar="JSON", nargs="?", default="{}", help="the arguments, such as '{\"id\": 7}'")
     _app(calling)
     _who(calling)
+
+
+def _access(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
+    group = _command(commands, "access", "say what an app's access rules decide")
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    checking = _command(
+        actions, "check", "whether somebody may call a tool, and which rule says so", _CHECK, _CHECK_EXAMPLES
+    )
+    checking.add_argument("name", metavar="NAME")
+    _app(checking)
+    _subject(checking)
+    checking.add_argument(
+        "--claim",
+        dest="claims",
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="a claim or another fact about SUBJECT, its value as JSON or else as text; repeatable",
+    )
+    checking.add_argument("--args", metavar="JSON", help="the call's arguments, such as '{\"id\": 7}'")
 
 
 def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]

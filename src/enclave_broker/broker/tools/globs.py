@@ -14,11 +14,12 @@ import re
 import string
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from enclave_broker.types.errors import ConfigurationError
 
-__all__ = ["Glob", "compile_glob", "compile_globs"]
+__all__ = ["Glob", "Shape", "compile_glob", "compile_globs"]
 
 _MAX_PATTERN_CHARACTERS = 1_024  # four names long; braces with many names fit
 _MAX_EXPANDED_CHARACTERS = 8_192  # of all ways through the braces: bounds one match to about a millisecond
@@ -33,7 +34,19 @@ _STAR = "*"
 _ANY = "(?s:.)"
 
 
-@dataclass(frozen=True, slots=True)
+class Shape(NamedTuple):
+    """What every name that fits one way through a pattern's braces has: for indexes, no substitute for matching."""
+
+    prefix: str
+    """It begins with this; it is this if there are no `runs`."""
+    suffix: str
+    runs: tuple[str, ...] | None
+    """What it contains between them, in order and apart from each other. None: nothing is special in the way."""
+    is_open: bool
+    """Whether anything may stand between prefix and suffix, so that they decide alone."""
+
+
+@dataclass(frozen=True)
 class Glob:
     """A compiled pattern. Two globs of the same pattern are equal."""
 
@@ -51,6 +64,11 @@ class Glob:
         if not name.startswith(self.literal_prefix):
             return False
         return self._regex is None or self._regex.fullmatch(name) is not None
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """One for each way through the braces: a name that fits the pattern has one of these shapes."""
+        return tuple(map(_shape, _Parser(self.pattern).parse()))
 
     def __str__(self) -> str:
         return self.pattern
@@ -112,6 +130,20 @@ def _literal_prefix(pattern: str) -> tuple[str, bool]:
             return "".join(prefix), False
         prefix.append(next(characters) if character == "\\" else character)
     return "".join(prefix), True
+
+
+def _shape(way: Tokens) -> Shape:
+    runs: list[list[str]] = [[]]
+    for token in way:
+        if token != _STAR and (len(token) == 1 or token[0] == "\\"):
+            runs[-1].append(token[-1])
+        else:
+            runs.append([])
+    first, *middle = map("".join, runs)
+    if not middle:
+        return Shape(first, "", None, is_open=False)
+    is_open = way[len(first) : len(way) - len(middle[-1])] == (_STAR,)
+    return Shape(first, middle[-1], tuple(filter(None, middle[:-1])), is_open)
 
 
 class _Parser:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from enclave_broker.broker.tools.context import ToolContext
 from enclave_broker.broker.tools.globs import compile_glob
-from enclave_broker.broker.tools.names import check_name
+from enclave_broker.broker.tools.names import check_name, is_name
 from enclave_broker.broker.tools.schema import ArgumentSchema, adapter_of, arguments_type, json_schema_of
 from enclave_broker.broker.tools.signature import Signature, read_signature, underlying
 from enclave_broker.broker.tools.threads import HandlerThreads
@@ -28,7 +28,7 @@ from enclave_broker.types.calls import Effect
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.limits import seconds
 
-__all__ = ["HandlerAbortedError", "Tool", "tool_from_function", "tool_from_router_handler"]
+__all__ = ["HandlerAbortedError", "Tool", "tool_from_function", "tool_from_router_handler", "tool_name"]
 
 
 class HandlerAbortedError(Exception):
@@ -79,8 +79,8 @@ class Tool:
 
     @property
     def is_pattern(self) -> bool:
-        """Whether `name` is a router's pattern, and the called name is given to the handler."""
-        return bool(self._signature.name_parameter)
+        """Whether `name` is a router's pattern, and no tool's name."""
+        return not is_name(self.name)
 
     def validate(self, args_json: bytes, *, name: str | None = None) -> Any:
         """The arguments as the handler gets them. `name` is the called name, for messages.
@@ -152,7 +152,7 @@ def tool_from_function(
     Raises ConfigurationError.
     """
     if name is None:
-        name = str(getattr(underlying(handler), "__name__", type(handler).__name__))
+        name = tool_name(handler)
     check_name(name)
     signature = read_signature(handler, f"tool {name}")
     if warn_without_result_type and not signature.has_result_type:
@@ -172,6 +172,11 @@ def tool_from_function(
         run_in_thread=run_in_thread,
         by_reference=by_reference,
     )
+
+
+def tool_name(handler: Callable[..., Any]) -> str:
+    """The name of a tool whose function it is."""
+    return str(getattr(underlying(handler), "__name__", type(handler).__name__))
 
 
 def tool_from_router_handler(
@@ -228,7 +233,7 @@ def _build(
         raise ConfigurationError(f"{subject}: effect is one of {', '.join(get_args(Effect))}, not {effect!r}")
     if isinstance(secrets, str) or not all(isinstance(secret, str) for secret in cast("Sequence[Any]", secrets)):
         raise ConfigurationError(f"{subject}: secrets are names in a list or tuple, not {secrets!r}")
-    if callable(middleware):
+    if not isinstance(middleware, list | tuple):
         raise ConfigurationError(f"{subject}: middleware is a list, even of one")
     if description is None:
         description = inspect.getdoc(underlying(signature.handler)) or ""

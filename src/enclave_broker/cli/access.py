@@ -1,0 +1,105 @@
+"""`enclave-broker access`: what an app's access rules decide about a call, and which of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from enclave_broker.broker.broker import Broker
+from enclave_broker.broker.calls.access import AccessController, Decision
+from enclave_broker.broker.tools.names import nearest
+from enclave_broker.broker.tools.tool import Tool
+from enclave_broker.cli.app import load_named, need_broker
+from enclave_broker.cli.failure import CHECK_FAILED, OK, UsageError
+from enclave_broker.cli.render import show_error
+from enclave_broker.cli.screen import BOLD, CYAN, GREEN, RED, YELLOW, Screen
+from enclave_broker.cli.settings import Settings
+from enclave_broker.cli.text import inline
+from enclave_broker.cli.tools import _json_object  # pyright: ignore[reportPrivateUsage] one reader for all arguments
+from enclave_broker.types.errors import ToolError
+from enclave_broker.types.principal import ANONYMOUS, Principal
+from enclave_broker.types.results import ScriptError
+
+__all__ = ["execute"]
+
+_STYLES = {"allow": GREEN, "ask": YELLOW, "deny": RED}
+
+
+def execute(arguments: argparse.Namespace, screen: Screen) -> int:
+    """Raises UsageError."""
+    facts = _facts(arguments.subject, arguments.roles, arguments.claims)
+    args = None if arguments.args is None else _json_object(arguments.args)
+    broker = need_broker(load_named(arguments.app, Settings(os.environ, Path(".env")), verbose=arguments.verbose))
+    access = cast("AccessController | None", getattr(broker, "access", None))
+    if access is None:
+        raise UsageError("the broker has no access controller, so it has no rules: Broker(access=...) gives it one")
+    tool = _tool(broker, arguments.name, screen)
+    try:
+        decision = _decide(access, arguments.name, facts, args, tool)
+    except ToolError as error:
+        show_error(screen, ScriptError(code=error.code, message=error.message, details=error.details))
+        return CHECK_FAILED
+    _show(decision, screen)
+    return OK if decision.verdict == "allow" else CHECK_FAILED
+
+
+def _decide(
+    access: AccessController, name: str, facts: dict[str, Any], args: dict[str, Any] | None, tool: Tool | None
+) -> Decision:
+    """As the chain does: by the name, if that is enough, else by the arguments as the tool takes them.
+
+    Raises UsageError, and ToolError for arguments that the tool refuses.
+    """
+    decision = access.decide_name(name, facts)
+    if decision is not None:
+        return decision
+    if args is None:
+        raise UsageError(f"the rules for {name} look at the arguments: say them, as --args '{{\"id\": 7}}'")
+    if tool is not None:
+        args = tool.arguments(tool.validate(msgspec.json.encode(args), name=name))
+    return access.decide(name, facts, args)
+
+
+def _tool(broker: Broker, name: str, screen: Screen) -> Tool | None:
+    tools = {tool.name: tool for tool in broker.tools}
+    if name not in tools:
+        near = nearest(name, tools)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        screen.note(f"the broker has no tool {inline(name)}{hint}")
+    return tools.get(name)
+
+
+def _facts(subject: str | None, roles: Sequence[str], claims: Sequence[str]) -> dict[str, Any]:
+    """The context of the policy."""
+    try:
+        principal = Principal(ANONYMOUS.subject if subject is None else subject, roles=frozenset(roles))
+    except ValueError as error:
+        raise UsageError(f"--as: {error}") from None
+    claimed = dict(map(_claim, claims))
+    return {**claimed, "subject": principal.subject, "tenant": principal.tenant, "role": principal.roles}
+
+
+def _claim(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--claim is a name and a value, such as plan=pro, not {inline(text)}")
+    try:
+        return name, msgspec.json.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return name, value
+
+
+def _show(decision: Decision, screen: Screen) -> None:
+    out = screen.out
+    rows = [out.paint(decision.verdict, _STYLES[decision.verdict])]
+    if decision.rule is not None:
+        rows.append(f"{out.paint('rule', BOLD)}    {out.paint(decision.rule.pattern, CYAN)}")
+    if decision.where:
+        rows.append(f"{out.paint('where', BOLD)}   {inline(decision.where)}")
+    rows.append(f"{out.paint('reason', BOLD)}  {inline(decision.reason)}")
+    screen.result("\n".join(rows) + "\n")
