@@ -93,7 +93,8 @@ class Execution:
         self.clock: ActiveClock | None = None
         """Of the `timeout`; there is none when nothing was started."""
         self._deadline: Alarm | None = None
-        self._timers = Timers(session.host.loop, self._fire)
+        self._timers: Timers | None = None
+        """Those that the script has set, once it has set any."""
         self._guard = StepGuard(session.limits)
         self._undone = 1
         """Deliveries, the start among them, that the engine has not worked off."""
@@ -286,7 +287,10 @@ class Execution:
     def _set_timers(self, timers: list[tuple[int, float | None]]) -> None:
         if self.settled is not None:
             return  # a script that has settled waits for its calls, not for its timers
-        self._timers.change(timers)
+        if timers:
+            if self._timers is None:
+                self._timers = Timers(self._session.host.loop, self._fire)
+            self._timers.change(timers)
 
     def _fire(self, id: int) -> None:
         item = TimerFired(id, self._tick())
@@ -336,7 +340,8 @@ class Execution:
                 wire_error["stack"] = error.stack
         ended = Ended(error is None, status, value, error, stats)
         batch.event(FinalEvent, ended, ok=error is None, result=value, error=wire_error, stats=stats.to_wire())
-        self._timers.close()
+        if self._timers is not None:
+            self._timers.close()
         if self.clock is not None:
             self.clock.stop()
         if self._deadline is not None:
