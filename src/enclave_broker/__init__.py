@@ -11,25 +11,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "AccessController",
     "AccessDeniedError",
     "ApprovalDeniedError",
     "ApprovalExpiredError",
     "AsyncClient",
     "AuthenticationError",
     "Broker",
+    "Cache",
+    "CallNext",
     "CallRecord",
     "CatalogChangedEvent",
+    "CircuitBreaker",
     "Client",
     "ClientError",
     "ClosedError",
+    "ConcurrencyLimit",
     "ConfigurationError",
     "DeadlineExceededEvent",
+    "Decision",
     "EnclaveError",
     "ErrorEvent",
     "ExecutionError",
     "ExecutionResult",
     "FinalEvent",
     "HeartbeatEvent",
+    "LimitDecision",
+    "LogCalls",
     "LogEvent",
     "MaxToolCallsError",
     "MemoryStore",
@@ -38,7 +46,12 @@ __all__ = [
     "PartialResultEvent",
     "PermissionDeniedError",
     "Principal",
+    "RateLimit",
     "RateLimitError",
+    "RateLimiter",
+    "Redact",
+    "Retry",
+    "Rule",
     "RuntimeLostError",
     "ScriptError",
     "SecretError",
@@ -52,6 +65,7 @@ __all__ = [
     "SessionNotFoundError",
     "StdoutEvent",
     "StoreError",
+    "Timeout",
     "Tool",
     "ToolCall",
     "ToolCallEvent",
@@ -61,6 +75,7 @@ __all__ = [
     "ToolProgressEvent",
     "ToolResultAppliedEvent",
     "ToolResultTooLargeError",
+    "ToolRouter",
     "ToolTimeoutError",
     "ToolValidationError",
     "TransportError",
@@ -70,8 +85,20 @@ __all__ = [
 
 if TYPE_CHECKING:
     from enclave_broker.broker.broker import Broker, create_session
+    from enclave_broker.broker.calls.access import AccessController, Decision, Rule
+    from enclave_broker.broker.calls.middleware.cache import Cache
+    from enclave_broker.broker.calls.middleware.circuit_breaker import CircuitBreaker
+    from enclave_broker.broker.calls.middleware.compose import CallNext
+    from enclave_broker.broker.calls.middleware.concurrency_limit import ConcurrencyLimit
+    from enclave_broker.broker.calls.middleware.log_calls import LogCalls
+    from enclave_broker.broker.calls.middleware.redact import Redact
+    from enclave_broker.broker.calls.middleware.retry import Retry
+    from enclave_broker.broker.calls.middleware.timeout import Timeout
+    from enclave_broker.broker.calls.rate_limit import RateLimit, RateLimiter
+    from enclave_broker.broker.calls.tool_router import ToolRouter
     from enclave_broker.broker.sessions.manager import SessionManager
     from enclave_broker.broker.sessions.session import Session
+    from enclave_broker.broker.store.counters import LimitDecision
     from enclave_broker.broker.store.memory import MemoryStore
     from enclave_broker.broker.tools.context import ToolContext
     from enclave_broker.broker.tools.tool import Tool
@@ -127,6 +154,21 @@ if TYPE_CHECKING:
     from enclave_broker.types.results import CallRecord, ExecutionResult, ScriptError
 else:  # out of a type checker's sight, or every misspelt name would pass as an object
     _HOMES = {
+        "AccessController": "broker.calls.access",
+        "Rule": "broker.calls.access",
+        "Decision": "broker.calls.access",
+        "RateLimit": "broker.calls.rate_limit",
+        "RateLimiter": "broker.calls.rate_limit",
+        "LimitDecision": "broker.store.counters",
+        "ToolRouter": "broker.calls.tool_router",
+        "Timeout": "broker.calls.middleware.timeout",
+        "Retry": "broker.calls.middleware.retry",
+        "CircuitBreaker": "broker.calls.middleware.circuit_breaker",
+        "ConcurrencyLimit": "broker.calls.middleware.concurrency_limit",
+        "Cache": "broker.calls.middleware.cache",
+        "Redact": "broker.calls.middleware.redact",
+        "LogCalls": "broker.calls.middleware.log_calls",
+        "CallNext": "broker.calls.middleware.compose",
         "AccessDeniedError": "types.errors",
         "ApprovalDeniedError": "types.errors",
         "ApprovalExpiredError": "types.errors",

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from enclave_broker.broker.calls.access import AccessController
 from enclave_broker.broker.calls.chain import compose
+from enclave_broker.broker.calls.middleware.compose import Middleware, check_middleware
+from enclave_broker.broker.calls.policy import ContextResolver, Policy, checked_policy
+from enclave_broker.broker.calls.rate_limit import RateLimiter
 from enclave_broker.broker.calls.runner import CallRunner
+from enclave_broker.broker.calls.tool_router import ToolRouter
 from enclave_broker.broker.lifecycle import Lifecycle, Running
 from enclave_broker.broker.observers import EventCallback, Observers
+from enclave_broker.broker.registry import Registry
 from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.store.committer import Committer
 from enclave_broker.broker.store.store import Store
-from enclave_broker.broker.tools.catalog import Catalog
-from enclave_broker.broker.tools.client_tool import client_tool
 from enclave_broker.broker.tools.globs import compile_globs
 from enclave_broker.broker.tools.threads import HandlerThreads
-from enclave_broker.broker.tools.tool import Tool, tool_from_function
+from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.broker.wheel import Wheel
 from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.runtime import Runtime
-from enclave_broker.types.calls import Effect, ToolCall
+from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.ids import new_session_id
 from enclave_broker.types.limits import SessionLimits
@@ -49,25 +52,31 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 DRAIN_SECONDS = 5.0
 """How long leaving `async with broker` waits for what still runs."""
 
 
-class Broker:
+class Broker(Registry):
     """Runs scripts in the sandbox and routes each tool call they make through one chain to a Python function.
 
     Making one reads no file and no environment and starts nothing. It starts on `async with`, or on the first await,
     and ends with `aclose()`. It belongs to the loop that started it: from another loop or thread `execute` is handed
     over while that loop runs; after that the broker starts anew. On Linux a sandbox that can't be built completely is a
     ConfigurationError at the start, unless `weak_sandbox`. `runtimes` replaces the worker processes (one, for now).
+    `access` decides who may call what, `rate_limiter` how often, `middleware` stands around every handler, outer to
+    inner; `context` gives the rules facts about a principal, asked once a call.
     """
 
     def __init__(
         self,
         *,
         tools: Mapping[str, Callable[..., Any] | Tool] | None = None,
+        router: ToolRouter | None = None,
+        middleware: Sequence[Middleware] = (),
+        access: AccessController | None = None,
+        rate_limiter: RateLimiter | None = None,
+        context: ContextResolver | None = None,
         sessions: SessionManager | None = None,
         limits: SessionLimits | None = None,
         store: Literal["memory"] | Store = "memory",
@@ -77,10 +86,12 @@ class Broker:
     ) -> None:
         if len(runtimes) > 1:
             raise ConfigurationError("more than one runtime is not supported yet")
-        self._catalog = Catalog()
-        for name, handler in (tools or {}).items():
-            tool = handler if isinstance(handler, Tool) else tool_from_function(handler, name=name)
-            self._catalog.add(dataclasses.replace(tool, name=name))
+        super().__init__(tools, router)
+        self.access = access
+        self._middleware = check_middleware(middleware, "Broker(middleware=)")
+        self._limiter = checked_policy(access, rate_limiter, context)
+        self.router.limiter = self._limiter
+        self._context = context
         self.sessions = sessions or SessionManager()
         self.limits = limits or SessionLimits()
         """What a session gets unless it has its own, and the most that a request over HTTP can ask for."""
@@ -96,42 +107,7 @@ class Broker:
         self._callbacks: list[EventCallback] = []
         self._life = Lifecycle(self._start)
 
-    # -- tools -----------------------------------------------------------------------------------------------------
-
-    @overload
-    def tool(self, function: F, /) -> F: ...
-    @overload
-    def tool(
-        self,
-        name: str | None = None,
-        /,
-        *,
-        effect: Effect = "write",
-        timeout: float | timedelta | None = None,
-        description: str | None = None,
-        run_in_thread: bool = True,
-    ) -> Callable[[F], F]: ...
-    def tool(self, function: Any = None, /, **options: Any) -> Any:
-        """Register a function as a tool, under its own name or the one given; returns the function unchanged.
-
-        Its typed parameters are the arguments (one named `args` is the whole object, one annotated `ToolContext` gets
-        the context). `async def` runs in the loop, `def` in a thread. Raises ConfigurationError for a name that is
-        taken or no name, and for a signature that can't be a tool's.
-        """
-        if callable(function):
-            self._catalog.add(tool_from_function(function, warn_without_result_type=True))
-            return function
-
-        def register(target: F) -> F:
-            self._catalog.add(tool_from_function(target, name=function, warn_without_result_type=True, **options))
-            return target
-
-        return register
-
-    @property
-    def tools(self) -> list[Tool]:
-        """The registered tools, by name."""
-        return sorted(self._catalog, key=lambda tool: tool.name)
+    # -- what it is ------------------------------------------------------------------------------------------------
 
     @property
     def languages(self) -> list[str]:
@@ -152,16 +128,6 @@ class Broker:
     def shutting_down(self) -> bool:
         """Whether `shut_down` was called and no start has come since."""
         return self.sessions.refusing
-
-    def client_tool(
-        self, name: str, *, args: Any, result: Any = Any, timeout: float | timedelta = 60.0, description: str = ""
-    ) -> None:
-        """Register a tool that the client of a session executes: the call waits for `POST …/tool-result`.
-
-        `args` is the type of its argument object, `result` of its result, `timeout` how long the client may take, in
-        seconds. Raises ConfigurationError.
-        """
-        self._catalog.add(client_tool(name, args=args, result=result, timeout=timeout, description=description))
 
     def http_app(self, **options: Any) -> Starlette:
         """The broker as an ASGI application, whose lifespan runs it; options are those of broker/http/app.py."""
@@ -211,7 +177,8 @@ class Broker:
             await runtime.aclose()
             raise
         wheel = Wheel(loop)
-        runner = CallRunner(compose(self._catalog, wheel, self._threads))
+        policy = Policy(self.access, self._limiter, self._context)
+        runner = CallRunner(compose(self._catalog, wheel, self._threads, policy, self._middleware))
         committer = None if self._store is None else Committer(self._store, self._owner_id)
         host = Host(
             loop=loop,
@@ -254,14 +221,16 @@ class Broker:
         max_tool_calls: int | None = None,
         limits: SessionLimits | None = None,
         metadata: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
         result_type: Any = Any,
         on_event: EventCallback | None = None,
     ) -> ExecutionResult[Any]:
         """Run code in a session of its own and wait for its end.
 
         A script that fails is a result, never an exception. `allowed_tools` are exact names and globs, None is every
-        tool. `result_type` is what the value has to be (anything pydantic validates); a value that isn't is a failed
-        result with VALIDATION_ERROR. `on_event` gets every event before this returns. Cancelling this ends the run.
+        tool. `context` is facts for the access rules; `metadata` is labels, and never is. `result_type` is what the
+        value has to be (anything pydantic validates); a value that isn't is a failed result with VALIDATION_ERROR.
+        `on_event` gets every event before this returns. Cancelling this ends the run.
         Raises ConfigurationError for wrong options, OverloadedError when there is no room, ClosedError after `aclose`.
         """
         check = typed(result_type)
@@ -270,7 +239,7 @@ class Broker:
             raise ConfigurationError(f"on_event is a function of an event, not {on_event!r}")
 
         async def run() -> ExecutionResult[Any]:
-            session = await self._open(allowed_tools, principal, merged, metadata, None)
+            session = await self._open(allowed_tools, principal, merged, metadata, None, context=context)
             try:
                 execution = session.begin(code, language)
                 watching = None
@@ -304,6 +273,7 @@ class Broker:
         principal: Principal | None = None,
         user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
         limits: SessionLimits | None = None,
         session_id: str | None = None,
         dispatch: Literal["auto", "manual"] = "auto",
@@ -322,7 +292,7 @@ class Broker:
             raise ConfigurationError(f"dispatch is 'auto' or 'manual', not {dispatch!r}")
         merged, manual = self._limits_of(limits, timeout, deadline, max_tool_calls), dispatch == "manual"
         return await self._life.here(
-            lambda: self._open(allowed_tools, principal, merged, metadata, session_id, manual=manual)
+            lambda: self._open(allowed_tools, principal, merged, metadata, session_id, context=context, manual=manual)
         )
 
     def _limits_of(
@@ -344,11 +314,14 @@ class Broker:
         single: bool = False,
         manual: bool = False,
         detached: bool = True,
+        context: Mapping[str, Any] | None = None,
     ) -> Session:
         if principal is not None and not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"principal is a Principal, not {principal!r}")
         if metadata is not None and not isinstance(metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"metadata is a mapping of labels, not {metadata!r}")
+        if context is not None and not isinstance(context, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"context is a mapping of facts for the policy, not {context!r}")
         allowed = compile_globs(allowed_tools)
         running = self._life.running or await self._life.ready()
         session = self.sessions.open(
@@ -361,6 +334,7 @@ class Broker:
             single=single,
             manual=manual,
             detached=detached,
+            context=context or {},
         )
         for callback in self._callbacks:
             running.host.observers.watch(session.all_events(), callback)

@@ -7,7 +7,7 @@ calls/runner.py owns its task and its clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -52,6 +52,8 @@ class Caller(Protocol):
     limits: SessionLimits
     principal: Principal
     metadata: dict[str, Any]
+    context: Mapping[str, Any]
+    """Facts for the policy that the host has set for this session."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -109,6 +111,7 @@ class Call:
         "consulting",
         "deadline",
         "engine_id",
+        "facts",
         "id",
         "name",
         "outcome",
@@ -121,6 +124,7 @@ class Call:
         "queued",
         "refused",
         "result",
+        "rule",
         "state",
         "step",
         "task",
@@ -158,6 +162,10 @@ class Call:
         """Whether it waits for a person or a client."""
         self.attempt = 0
         self.tool: Tool | None = None
+        self.facts: Mapping[str, Any] | None = None
+        """What the access rules are asked with, once it is known."""
+        self.rule: str | None = None
+        """The access rule that has decided, as history shows it."""
         self.validated: Any = None
         self.result = b""
         self.outcome: Outcome | None = None

@@ -1,6 +1,7 @@
 """THE chain: what stands between a call and its handler, composed in one place, in one order.
 
-    name grammar → route → allow-list → validate → [listeners] → started (recorded) → handler → result limits → outcome
+    name grammar → route → allow-list → access(name) → validate → access(arguments) → quota → [listeners] → middleware[
+    arguments changed? validate, access again → started (recorded) → handler → result limits ] → outcome
 
 Each step is a function of the call that returns None or something to await, and refuses by raising ToolError. Further
 policies are further steps here; nothing else may start a handler. calls/runner.py runs the chain.
@@ -11,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
+from enclave_broker.broker.calls.around import Around
 from enclave_broker.broker.calls.call import Call, CallState
 from enclave_broker.broker.calls.handler import Handler, start_of
+from enclave_broker.broker.calls.middleware.compose import Middleware
+from enclave_broker.broker.calls.policy import Policy
 from enclave_broker.broker.tools.catalog import Catalog
-from enclave_broker.broker.tools.names import is_name, nearest
+from enclave_broker.broker.tools.names import nearest
+from enclave_broker.broker.tools.routes import unknown_tool
 from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.wheel import Wheel
-from enclave_broker.types.errors import ToolNotAllowedError, UnknownToolError
+from enclave_broker.types.errors import ToolNotAllowedError
 
 __all__ = ["Chain", "Step", "compose"]
 
@@ -32,9 +37,12 @@ class Step(NamedTuple):
 class Chain:
     """The composed steps: those that let a call through, then the handler, once."""
 
-    def __init__(self, admission: Collection[Step] = (), handler: Handler | None = None) -> None:
+    def __init__(
+        self, admission: Collection[Step] = (), handler: Handler | None = None, around: Around | None = None
+    ) -> None:
         self._admission = tuple(admission)
         self._handler = handler
+        self._around = around
 
     def admit(self, call: Call) -> Awaitable[None] | None:
         """Take the call through every step of policy: None when that is done, else the rest of it, to be awaited.
@@ -59,6 +67,10 @@ class Chain:
             if following is not None:
                 await following
 
+    def is_plain(self, call: Call) -> bool:
+        """Whether nothing stands around the call's handler, so that its start may be recorded beforehand."""
+        return self._around is None or not self._around.has_any(call)
+
     async def handle(self, call: Call) -> None:
         """Run the handler of a call whose start is recorded; its `result` is set when this returns."""
         assert self._handler is not None
@@ -76,7 +88,11 @@ class Chain:
         self._handler.expect(call)
 
     async def perform(self, call: Call) -> None:
-        """Record the start, then run the handler. Raises what it raised."""
+        """Record the start, then run the handler, within its middleware. Raises what they raised."""
+        if self._around is not None and self._around.has_any(call):
+            call.step = "middleware"
+            await self._around.perform(call)
+            return
         call.step = "started"
         writing = call.caller.started(call, start_of(call))
         if writing is not None:
@@ -85,48 +101,50 @@ class Chain:
             await self.handle(call)
 
 
-def compose(catalog: Catalog, wheel: Wheel, threads: HandlerThreads) -> Chain:
-    """The chain of a broker with these tools."""
+def compose(
+    catalog: Catalog,
+    wheel: Wheel,
+    threads: HandlerThreads,
+    policy: Policy | None = None,
+    middleware: tuple[Middleware, ...] = (),
+) -> Chain:
+    """The chain of a broker with these tools, rules and middleware."""
+    rules = policy or Policy(None, None, None)
+    handler = Handler(wheel, threads)
+    route = _Route(catalog, rules)
+
+    def judge(call: Call) -> None:
+        _validate(call)
+        rules.by_arguments(call)
+
     return Chain(
         (
-            Step("name", _Named(catalog)),
-            Step("route", _Route(catalog)),
+            Step("facts", rules.find_facts),
+            Step("route", route),
             Step("allow-list", _allow_list),
+            Step("access", rules.by_name),
             Step("validate", _validate),
+            Step("access", rules.by_arguments),
+            Step("quota", rules.charge),
         ),
-        Handler(wheel, threads),
+        handler,
+        Around(middleware, handler, judge),
     )
 
 
-def _unknown(catalog: Catalog, call: Call) -> UnknownToolError:
-    near = nearest(call.name, [name for name in catalog.names() if call.caller.allows(name)])
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    shown = call.name if len(call.name) <= 100 else call.name[:100] + "…"
-    return UnknownToolError(f"unknown tool {shown!r}{hint}")
-
-
-class _Named:
-    """The grammar refuses a name before any rule sees it."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def __call__(self, call: Call) -> None:
-        # A tool's name was held to the grammar when it was registered.
-        if self._catalog.find(call.name) is None and not is_name(call.name):
-            raise _unknown(self._catalog, call)
-
-
 class _Route:
-    """The tool of exactly this name; names are never normalised."""
+    """The tool that takes calls of this name, which is never normalised; what is no name leads nowhere."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, policy: Policy) -> None:
         self._catalog = catalog
+        self._policy = policy
 
     def __call__(self, call: Call) -> None:
         call.tool = self._catalog.find(call.name)
         if call.tool is None:
-            raise _unknown(self._catalog, call)
+            names = [name for name in self._catalog.names() if call.caller.allows(name)]
+            near = [name for name in nearest(call.name, names) if self._policy.may_know(call, name)]
+            raise unknown_tool(call.name, near)
 
 
 def _allow_list(call: Call) -> None:
@@ -136,4 +154,4 @@ def _allow_list(call: Call) -> None:
 
 def _validate(call: Call) -> None:
     assert call.tool is not None
-    call.validated = call.tool.validate(call.args_json)
+    call.validated = call.tool.validate(call.args_json, name=call.name)

@@ -46,6 +46,34 @@ class Handler:
             call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
         return call.alarm
 
+    def expect_whole(self, call: Call) -> None:
+        """The time of the call with all its attempts begins."""
+        timeout = call.caller.limits.per_tool_deadline
+        if call.alarm is None and call.tool is not None and not call.tool.is_client:
+            call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
+
+    async def attempt(self, call: Call) -> None:
+        """One attempt, as middleware sees it: a time-out is raised, and so is whatever the handler raises."""
+        tool, timeout = call.tool, _seconds(call)
+        assert tool is not None
+        if tool.is_client:
+            self.expect(call)
+            call.caller.waits_outside(call)
+            await call.wait()
+            return
+        timer = asyncio.timeout(timeout)
+        context = _context(call, timeout) if tool.takes_context else None
+        try:
+            async with timer:
+                result = await tool.invoke(call.name, call.validated, context, self._threads)
+        except ToolError as error:
+            raise _of_handler(error) from error
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise _timeout(call, timeout) from error
+        call.result = tool.dump(result, call.caller.limits.max_tool_result_bytes, name=call.name)
+
     async def __call__(self, call: Call) -> None:
         tool, limits = call.tool, call.caller.limits
         assert tool is not None
@@ -59,13 +87,12 @@ class Handler:
             result = await tool.invoke(call.name, call.validated, context, self._threads)
         except ToolError as error:
             self._refuse_late(call, alarm)
-            # A handler speaks for itself, never with a code of the broker's.
-            raise ToolError(error.message, code=code_of_handler(error.code), details=error.details) from error
+            raise _of_handler(error) from error
         except Exception:
             self._refuse_late(call, alarm)
             raise
         self._refuse_late(call, alarm)
-        call.result = tool.dump(result, limits.max_tool_result_bytes)
+        call.result = tool.dump(result, limits.max_tool_result_bytes, name=call.name)
 
     def _refuse_late(self, call: Call, alarm: Alarm) -> None:
         """The handler's time is over, though the alarm has not rung."""
@@ -75,6 +102,11 @@ class Handler:
                 words = "tool %s blocked the event loop for %.1f s; a function that blocks has to be a `def`"
                 log.error(words, call.name, late + _seconds(call))
             raise _timeout(call, _seconds(call))
+
+
+def _of_handler(error: ToolError) -> ToolError:
+    """A handler speaks for itself, never with a code of the broker's."""
+    return ToolError(error.message, code=code_of_handler(error.code), details=error.details)
 
 
 def _seconds(call: Call) -> float:

@@ -90,6 +90,16 @@ class RateLimiter:
         # Nearly all calls are to a few tools.
         self._per_tool = None if per_tool is None else lru_cache(maxsize=1_024)(_index(per_tool).matching)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no limit of its own."""
+        return self._global is self._per_principal is self._per_session is self._per_tool is None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this process counts alone, so that a charge needs no await."""
+        return self._memory is not None
+
     def allow(self, session_id: str, tool_name: str, *, principal: Principal | None = None, cost: int = 1) -> bool:
         """Charge a call that is about to be made, if it has room; a refused call costs nothing.
 

@@ -47,9 +47,9 @@ class CallRunner:
         try:
             call.pending = self._chain.admit(call)
         except BaseException as error:  # noqa: BLE001 a step of the policy's boundary
-            call.refused = Outcome(error=self._explain(call, error), rule=call.step)
+            call.refused = Outcome(error=self._explain(call, error), rule=_rule(call))
             return None
-        if call.pending is not None or call.caller.is_consulted:
+        if call.pending is not None or call.caller.is_consulted or not self._chain.is_plain(call):
             return None
         call.prepared = True
         return start_of(call)
@@ -91,11 +91,11 @@ class CallRunner:
     async def _performed(self, call: Call) -> Outcome | None:
         try:
             await self._chain.perform(call)
-            return Outcome(call.result)
+            return Outcome(call.result, rule=call.rule)
         except asyncio.CancelledError:
             return None
         except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
-            return Outcome(error=self._explain(call, error), rule=call.step)
+            return Outcome(error=self._explain(call, error), rule=_rule(call))
 
     @property
     def quiet(self) -> bool:
@@ -122,14 +122,14 @@ class CallRunner:
                         return await call.performing
                 if not call.is_settled:
                     await self._chain.perform(call)
-            return None if call.is_settled else Outcome(call.result)
+            return None if call.is_settled else Outcome(call.result, rule=call.rule)
         except asyncio.CancelledError:
             if call.state is CallState.SETTLED:
                 return None
             message = f"tool {call.name!r} was cancelled"
             return Outcome(error=ScriptError(code="EXECUTION_ERROR", message=message, name="ToolError"))
         except BaseException as error:  # noqa: BLE001 a task's boundary: whatever a tool raises becomes an outcome
-            return Outcome(error=self._explain(call, error), rule=call.step)
+            return Outcome(error=self._explain(call, error), rule=_rule(call))
 
     def _explain(self, call: Call, error: BaseException) -> ScriptError:
         if isinstance(error, ToolError) and (message := _text(error.message)) is not None:
@@ -147,6 +147,11 @@ class CallRunner:
             _, resisting = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             if resisting:
                 log.error("%d tool handlers ignore their cancellation and are left behind", len(resisting))
+
+
+def _rule(call: Call) -> str:
+    """What has refused the call, or where it failed."""
+    return call.rule if call.rule is not None and call.step == "access" else call.step
 
 
 def _text(message: object) -> str | None:

@@ -55,6 +55,7 @@ class CallTable:
         self.limits = session.limits
         self.principal = session.principal
         self.metadata = session.metadata
+        self.context = session.context
         self.running: dict[str, Call] = {}
         """The script's calls that have a place, by id."""
         self._outside = 0

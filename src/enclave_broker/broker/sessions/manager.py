@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from enclave_broker.broker.sessions.host import Host, Sources, host_without_runtime
@@ -23,6 +24,7 @@ from enclave_broker.types.principal import ANONYMOUS, Principal
 __all__ = ["SessionManager"]
 
 RETRY_AFTER = 1.0
+NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 MAX_CLOSED = 1000
 MAX_CLOSED_BYTES = 64 << 20
 """Of the sessions that are over, so many and so much stay readable, the newest."""
@@ -108,6 +110,7 @@ class SessionManager:
         single: bool = False,
         manual: bool = False,
         detached: bool = True,
+        context: Mapping[str, Any] = NO_FACTS,
     ) -> Session:
         """A new session; `single`: it is closed after one execution. `detached`: it needs nobody who watches.
 
@@ -133,6 +136,7 @@ class SessionManager:
             limits=limits,
             allowed=allowed,
             metadata=metadata,
+            context=context,
             keeper=self,
             single=single,
             manual=manual,

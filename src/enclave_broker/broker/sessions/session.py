@@ -64,6 +64,7 @@ class Session:
         limits: SessionLimits,
         allowed: tuple[Glob, ...] | None,
         metadata: Mapping[str, Any],
+        context: Mapping[str, Any],
         keeper: Keeper,
         single: bool = False,
         manual: bool = False,
@@ -75,6 +76,7 @@ class Session:
         self.principal = principal
         self.limits = limits
         self.metadata = dict(metadata)
+        self.context = context
         self.log = host.make_log(id, sources.now)
         self._created = sources.now()
         self._keeper = keeper

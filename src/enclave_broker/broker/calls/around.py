@@ -1,0 +1,91 @@
+"""Middleware around a handler: what it changes is validated, checked and hashed again, and a `write` starts once.
+
+The innermost of the chain for calls that have middleware; calls without any go straight to the handler (chain.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from pydantic import TypeAdapter
+
+from enclave_broker.broker.calls.call import Call, encode_args
+from enclave_broker.broker.calls.handler import Handler, start_of
+from enclave_broker.broker.calls.middleware.compose import Middleware, compose
+from enclave_broker.broker.tools.values import dump_result
+from enclave_broker.types.calls import ToolCall
+from enclave_broker.types.errors import ToolError
+
+__all__ = ["Around"]
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+class Around:
+    """`middleware` is the broker's, outside each route's own; `judge` validates and judges changed arguments."""
+
+    def __init__(self, middleware: tuple[Middleware, ...], handler: Handler, judge: Callable[[Call], None]) -> None:
+        self._middleware = middleware
+        self._handler = handler
+        self._judge = judge
+
+    def has_any(self, call: Call) -> bool:
+        """Whether the call has middleware."""
+        return bool(self._middleware) or (call.tool is not None and bool(call.tool.middleware))
+
+    async def perform(self, call: Call) -> None:
+        """Take the call through all of them; its `result` is set when this returns. Raises what they raise."""
+        tool = call.tool
+        assert tool is not None
+        self._handler.expect_whole(call)
+        start = _Start(call, self._handler, self._judge)
+        value = await compose(self._middleware + tool.middleware, start)(call.public())
+        if not call.is_settled:
+            call.result = dump_result(_ANYTHING, value, call.caller.limits.max_tool_result_bytes, call.name)
+
+
+class _Start:
+    """What the innermost `call_next` is: one attempt."""
+
+    def __init__(self, call: Call, handler: Handler, judge: Callable[[Call], None]) -> None:
+        self._call = call
+        self._handler = handler
+        self._judge = judge
+        self._args = call.args
+        self._begun = False
+
+    async def __call__(self, asked: ToolCall) -> Any:
+        call, tool = self._call, self._call.tool
+        assert tool is not None
+        if asked.args is not self._args:
+            self._change(asked.args)
+        if self._begun and tool.effect == "write":
+            raise ToolError(f"tool {call.name!r} writes: it isn't started a second time by one call")
+        call.step = "started"
+        writing = call.caller.started(call, start_of(call))
+        if writing is not None:
+            await writing
+        if call.is_settled:
+            raise ToolError(f"the call of tool {call.name!r} is over")
+        self._begun = True
+        call.step = "handler"
+        await self._handler.attempt(call)
+        return msgspec.json.decode(call.result) if call.result else None
+
+    def _change(self, args: dict[str, Any]) -> None:
+        """The arguments are others than the policy has judged: they are judged anew."""
+        call = self._call
+        try:
+            args_json = encode_args(args)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ToolError(f"a middleware gave tool {call.name!r} arguments that are no JSON") from error
+        limit = call.caller.limits.max_tool_args_bytes
+        if len(args_json) > limit:
+            raise ToolError(
+                f"the arguments are over the {limit} bytes of max_tool_args_bytes", code="ARGUMENTS_TOO_LARGE"
+            )
+        self._args = call.args = args
+        call.args_json = args_json
+        self._judge(call)

@@ -1,0 +1,144 @@
+"""Who may call what, and how often: the steps of the chain that ask the broker's rules, facts and limits.
+
+Owns the facts that rules are asked with. The rules are access.py's, the windows rate_limit.py's; the order of the steps
+is chain.py's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from enclave_broker.broker.calls.access import AccessController, Decision
+from enclave_broker.broker.calls.call import Call
+from enclave_broker.broker.calls.rate_limit import RateLimiter, charge_id_of, refusal
+from enclave_broker.types.errors import AccessDeniedError, ConfigurationError
+from enclave_broker.types.principal import Principal
+
+__all__ = ["ContextResolver", "Policy", "checked_policy"]
+
+ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""Facts about whoever asks, from the host: asked once a call, where there are rules."""
+
+
+class Policy:
+    """One a broker. Each step returns None when it is done, else what to await, and refuses by raising ToolError."""
+
+    def __init__(
+        self, access: AccessController | None, limiter: RateLimiter | None, context: ContextResolver | None
+    ) -> None:
+        self._access = access
+        self._limiter = limiter
+        self._context = context
+
+    def may_know(self, call: Call, name: str) -> bool:
+        """Whether the caller may hear of a tool: it is on its allow-list, and no rule denies it by its name."""
+        if not call.caller.allows(name):
+            return False
+        if self._access is None or call.facts is None:
+            return self._access is None
+        decision = self._access.decide_name(name, call.facts)
+        return decision is None or decision.verdict != "deny"
+
+    def by_name(self, call: Call) -> Awaitable[None] | None:
+        """Before the arguments are looked at, so that nobody learns a forbidden tool's schema."""
+        tool = call.tool
+        assert tool is not None
+        if tool.requires_auth and call.caller.principal.is_anonymous:
+            raise AccessDeniedError(f"tool {call.name!r} wants to know who is asking, and nobody is known here")
+        if self._access is not None:
+            self._judge(call, self._access.decide_name(call.name, _facts(call)))
+        return None
+
+    def find_facts(self, call: Call) -> Awaitable[None] | None:
+        """The principal's claims, over them the host's facts, over all who it is."""
+        if self._access is None:
+            return None
+        if self._context is None:
+            call.facts = _all_facts(call, {})
+            return None
+        found = self._context(call.caller.principal)
+        if inspect.isawaitable(found):
+            return self._await_facts(call, found)
+        call.facts = _all_facts(call, found)
+        return None
+
+    async def _await_facts(self, call: Call, found: Awaitable[Mapping[str, Any]]) -> None:
+        call.facts = _all_facts(call, await found)
+
+    def by_arguments(self, call: Call) -> None:
+        """With the validated arguments. Again for those that a middleware has changed."""
+        if self._access is None:
+            return
+        tool = call.tool
+        assert tool is not None
+        self._judge(call, self._access.decide(call.name, _facts(call), tool.arguments(call.validated)))
+
+    def charge(self, call: Call) -> Awaitable[None] | None:
+        """One test-and-charge, once per call id; a refused call costs nothing."""
+        tool, limiter = call.tool, self._limiter
+        assert tool is not None
+        if limiter is None or (tool.rate_limit is None and limiter.is_empty):
+            return None
+        if not limiter.is_local:
+            return self._await_charge(limiter, call)
+        decision = limiter.charge(call.public(), tool.name, tool.rate_limit)
+        if not decision.allowed:
+            raise refusal(call.name, decision)
+        return None
+
+    async def _await_charge(self, limiter: RateLimiter, call: Call) -> None:
+        tool, asked = call.tool, call.public()
+        assert tool is not None
+        decision = await limiter.counters.take(limiter.plan(asked, tool.name, tool.rate_limit), charge_id_of(asked))
+        if not decision.allowed:
+            raise refusal(call.name, decision)
+
+    def _judge(self, call: Call, decision: Decision | None) -> None:
+        """Remember which rule has decided; None means that only the arguments can tell."""
+        if decision is None:
+            return
+        call.rule = _shown(decision)
+        if decision.verdict == "allow":
+            return
+        if decision.verdict == "ask":
+            raise AccessDeniedError(f"tool {call.name!r} needs a person's approval, which can't be asked for here yet")
+        reason = f": {decision.rule.reason}" if decision.rule is not None and decision.rule.reason else ""
+        raise AccessDeniedError(f"tool {call.name!r} is not allowed{reason}")
+
+
+def checked_policy(access: object, limiter: object, context: object) -> RateLimiter:
+    """The limiter, one without limits if there is none: routes have their own. Raises ConfigurationError."""
+    if access is not None and not isinstance(access, AccessController):
+        raise ConfigurationError(f"access is an AccessController, not {access!r}")
+    if limiter is not None and not isinstance(limiter, RateLimiter):
+        raise ConfigurationError(f"rate_limiter is a RateLimiter, not {limiter!r}")
+    if context is not None and not callable(context):
+        raise ConfigurationError(f"context is a function of a principal that gives facts, not {context!r}")
+    return limiter or RateLimiter()
+
+
+def _facts(call: Call) -> Mapping[str, Any]:
+    assert call.facts is not None
+    return call.facts
+
+
+def _all_facts(call: Call, found: object) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise ConfigurationError(f"context= gives a mapping of facts, not {type(found).__name__}")
+    principal = call.caller.principal
+    return {
+        **principal.claims,
+        **cast("Mapping[str, Any]", found),
+        **call.caller.context,
+        "subject": principal.subject,
+        "tenant": principal.tenant,
+        "role": principal.roles,
+    }
+
+
+def _shown(decision: Decision) -> str:
+    """The rule for history: its pattern and where it stands."""
+    rule = "the default policy" if decision.rule is None else decision.rule.pattern
+    return f"access: {rule} ({decision.where})" if decision.where else f"access: {rule}"
