@@ -146,7 +146,7 @@ EVENTS = [
         (events.PartialResultEvent(**at(14), path=["orders", "0"], data={"id": 1}, has_next=True),),
     ),
     About(
-        "Not made today.",
+        "Tools have come or gone during the run; those that the session may call.",
         {
             "version": "of `GET /code/actions`",
             "addedActions": "tools that are new",

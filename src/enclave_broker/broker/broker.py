@@ -33,6 +33,8 @@ from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.store.committer import Committer
 from enclave_broker.broker.store.store import Store
 from enclave_broker.broker.tools.globs import compile_globs
+from enclave_broker.broker.tools.names import is_name
+from enclave_broker.broker.tools.router import RoutesChanged
 from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.broker.wheel import Wheel
@@ -188,7 +190,16 @@ class Broker(Registry):
             observers=Observers(),
             make_log=partial(Log, committer=committer),
         )
-        return Running(host, runtime, self.sessions, committer)
+        running = Running(host, runtime, self.sessions, committer)
+        running.on_end(self.router.on_change(lambda told: loop.call_soon_threadsafe(self._tell_sessions, told)))
+        return running
+
+    def _tell_sessions(self, told: RoutesChanged) -> None:
+        """Tools have come or gone. A pattern is no tool that anybody could list."""
+        added, removed = ([name for name in names if is_name(name)] for names in (told.added, told.removed))
+        if added or removed:
+            for session in self.sessions.list(limit=None):
+                session.catalog_changed(self.catalog_version, added, removed)
 
     @contextlib.asynccontextmanager
     async def override(

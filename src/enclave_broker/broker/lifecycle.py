@@ -39,7 +39,17 @@ class Running:
         self._committer = committer
         self._runtime = runtime
         self._sessions = sessions
+        self._endings: list[Callable[[], object]] = []
         sessions.attach(host)
+
+    def on_end(self, ending: Callable[[], object]) -> None:
+        """Call it when this has ended, or its loop has."""
+        self._endings.append(ending)
+
+    def _finish(self) -> None:
+        for ending in self._endings:
+            ending()
+        self._endings.clear()
 
     async def end(self, drain: float) -> None:
         """End every session (what runs gets `drain` seconds first), call, observer and process."""
@@ -50,11 +60,13 @@ class Running:
             await self._committer.aclose()
         await self._runtime.aclose()
         self.host.wheel.close()
+        self._finish()
 
     def abandon(self) -> None:
         """Its loop is over: nothing of it can be awaited any more."""
         self._sessions.detach()
         self._runtime.abandon()
+        self._finish()
 
 
 class Lifecycle:

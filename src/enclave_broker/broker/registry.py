@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, overload
+
+import msgspec
 
 from enclave_broker.broker.calls.tool_router import ToolRouter
 from enclave_broker.broker.tools.catalog import Catalog
@@ -28,6 +31,7 @@ class Registry:
         self.router = ToolRouter() if router is None else router
         """All tools, those of patterns too; what is registered there counts here at once."""
         self._catalog = Catalog(router=self.router)
+        self._versions: tuple[int, str] | None = None
         for name, handler in (tools or {}).items():
             tool = handler if isinstance(handler, Tool) else tool_from_function(handler, name=name)
             self._catalog.add(dataclasses.replace(tool, name=name))
@@ -70,6 +74,15 @@ class Registry:
     def tools(self) -> list[Tool]:
         """The registered tools, by name; a router's pattern stands for all that fit it."""
         return sorted(self._catalog, key=lambda tool: tool.name)
+
+    @property
+    def catalog_version(self) -> str:
+        """Another one exactly if one of the tools is: its name, description, arguments or effect."""
+        number = self.router.version
+        if self._versions is None or self._versions[0] != number:
+            told = [[tool.name, tool.description, tool.input_schema, tool.effect] for tool in self.tools]
+            self._versions = number, hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+        return self._versions[1]
 
     def include(self, router: ToolRouter, prefix: str = "") -> None:
         """Register all that a router has now, `prefix` before its names and patterns. Raises ConfigurationError."""

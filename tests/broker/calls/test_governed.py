@@ -14,6 +14,7 @@ from enclave_broker import (
     Broker,
     Cache,
     CallNext,
+    CatalogChangedEvent,
     ConfigurationError,
     Principal,
     RateLimit,
@@ -25,7 +26,7 @@ from enclave_broker import (
     ToolError,
     ToolRouter,
 )
-from tests.broker.sessions.support import twin_broker
+from tests.broker.sessions.support import events_of, twin_broker, until
 
 CODE_OF = "(async (name, args) => callTool(name, args).then((value) => value, (error) => error.code))"
 
@@ -325,6 +326,38 @@ async def test_a_routers_patterns_are_tools_and_may_come_and_go() -> None:
         ]
         assert router.remove("db:*")
         assert await outcome(broker, "db:count") == "UNKNOWN_TOOL"
+
+
+async def test_who_watches_a_run_hears_of_tools_that_come_and_go_as_far_as_the_session_may_call_them() -> None:
+    async with twin_broker() as broker:
+        go = asyncio.Event()
+
+        @broker.tool("wait", effect="read")
+        async def wait() -> None:
+            await go.wait()
+
+        session = await broker.create_session(allowed_tools=["wait", "db:*"])
+        running = asyncio.ensure_future(session.execute("await tools.wait({})"))
+        await until(lambda: session.calls.running)
+        before = broker.catalog_version
+
+        @broker.tool("db:new", effect="read")
+        async def new() -> int:
+            return 1
+
+        @broker.tool("others", effect="read")
+        async def others() -> int:
+            return 1
+
+        broker.router.remove("db:new")
+        await until(lambda: sum(event.type == "catalog_changed" for event in events_of(session)) == 2)
+        go.set()
+        assert (await running).ok
+        came, went = [event for event in events_of(session) if isinstance(event, CatalogChangedEvent)]
+        assert (came.added_actions, came.removed_actions) == (["db:new"], [])
+        assert (went.added_actions, went.removed_actions) == ([], ["db:new"])
+        assert broker.catalog_version != before
+        assert events_of(session)[-1].type == "final"
 
 
 def test_wrong_parts_are_refused_where_they_are_given() -> None:

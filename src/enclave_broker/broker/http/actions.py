@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,7 +36,7 @@ class Actions:
             {"name": name, "specUrl": "", "lastUpdated": self._made, "actionCount": number}
             for name, number in sorted(count.items())
         ]
-        version = hashlib.sha256(msgspec.json.encode(actions)).hexdigest()[:16]
+        version = self._broker.catalog_version
         return json_response({"actions": actions, "services": services, "version": version})
 
     async def healthz(self, request: Request) -> Response:

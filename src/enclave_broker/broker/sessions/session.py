@@ -24,7 +24,7 @@ from enclave_broker.broker.sessions.watchers import Watchers
 from enclave_broker.broker.store.records import ExecutionStarted
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionClosedError
-from enclave_broker.types.events import Event, SessionInitEvent
+from enclave_broker.types.events import CatalogChangedEvent, Event, SessionInitEvent
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import CallRecord, ExecutionResult
@@ -322,6 +322,14 @@ class Session:
                 "toolCallCount": self.calls.count,
             },
         }
+
+    def catalog_changed(self, version: str, added: Sequence[str], removed: Sequence[str]) -> None:
+        """Tools have come or gone: readers of a run hear of those that the session may call."""
+        added, removed = ([name for name in names if self.calls.allows(name)] for names in (added, removed))
+        if (added or removed) and self.execution is not None and not self.execution.over:
+            batch = self.log.batch()
+            batch.event(CatalogChangedEvent, version=version, added_actions=added, removed_actions=removed)
+            self.commit(batch)
 
     async def __aenter__(self) -> Self:
         return self
