@@ -1,6 +1,6 @@
 """`make bench`: medians, p99 and the ratio to a floor of the same run; free, and pinned to one CPU. Writes JSON.
 
-python bench/run.py [--quick] [--only speed|fairness|memory|startup|http|events] [--free | --pinned]
+python bench/run.py [--quick] [--only speed|fairness|memory|startup|http|events|governed] [--free | --pinned]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import events
 import fairness
 import floor
+import governed
 import http_all
 import memory
 import speed
@@ -22,7 +23,8 @@ import startup
 from figures import HEAD, Figure, save
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("speed", "fairness", "memory", "startup", "http", "events")
+PARTS = ("speed", "fairness", "memory", "startup", "http", "events", "governed")
+PINNED = ("speed", "governed")  # the others need both their sides at once
 
 
 async def measure(parts: list[str], *, pinned: bool, quick: bool) -> list[Figure]:
@@ -37,9 +39,10 @@ async def measure(parts: list[str], *, pinned: bool, quick: bool) -> list[Figure
         "startup": lambda: startup.measure(quick=quick),
         "http": lambda: http_all.measure(quick=quick),
         "events": lambda: events.measure(quick=quick),
+        "governed": lambda: governed.measure(quick=quick),
     }
     for part in parts:
-        if pinned and part != "speed":
+        if pinned and part not in PINNED:
             continue
         found = await work[part]()
         for figure in found:

@@ -321,7 +321,7 @@ TAMPERED = {
 async def test_a_script_that_tampers_breaks_nothing_but_itself(run: Run, tamper: str) -> None:
     code = "try { await tools.none({ a: [1] }) } catch (e) { return [await tools.echo({ a: [1] }), e.code, e.message] }"
     result = await run(f"{tamper}; {code}")
-    assert result.value == [{"a": [1]}, "UNKNOWN_TOOL", "unknown tool 'none'"]
+    assert result.value == [{"a": [1]}, "UNKNOWN_TOOL", "unknown tool 'none'; this session may call blob, echo, wait"]
     assert [(call.name, call.args) for call in result.calls] == [("none", {"a": [1]}), ("echo", {"a": [1]})]
 
 

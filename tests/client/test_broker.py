@@ -241,10 +241,14 @@ async def test_a_client_that_closes_ends_the_broker_that_it_started_at_once() ->
 async def test_a_mounted_broker_is_an_application_like_any_other() -> None:
     app = Starlette()
     shop().mount(app, "/enclave")
+    async with AsyncClient(app, path="/enclave") as client:
+        assert (await client.execute("return 1 + 1")).value == 2
     async with AsyncClient(app) as client:
         with pytest.raises(ClientError) as caught:
             await client.tools()
         assert caught.value.status_code == 404
+    with pytest.raises(ConfigurationError, match="path="):
+        AsyncClient("http://localhost:1", path="/enclave")
 
 
 # -- over a network that cuts -----------------------------------------------------------------------------------------

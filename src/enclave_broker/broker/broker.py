@@ -26,7 +26,7 @@ from enclave_broker.broker.calls.tool_router import ToolRouter
 from enclave_broker.broker.lifecycle import Lifecycle, Running
 from enclave_broker.broker.observers import EventCallback, Observers
 from enclave_broker.broker.registry import Registry
-from enclave_broker.broker.sessions.host import Host, Sources
+from enclave_broker.broker.sessions.host import Host, Sources, is_running_here
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
@@ -191,11 +191,14 @@ class Broker(Registry):
             make_log=partial(Log, committer=committer),
         )
         running = Running(host, runtime, self.sessions, committer)
-        running.on_end(self.router.on_change(lambda told: loop.call_soon_threadsafe(self._tell_sessions, told)))
+        running.on_end(self.router.on_change(partial(self._tell_sessions, loop)))
         return running
 
-    def _tell_sessions(self, told: RoutesChanged) -> None:
-        """Tools have come or gone. A pattern is no tool that anybody could list."""
+    def _tell_sessions(self, loop: asyncio.AbstractEventLoop, told: RoutesChanged) -> None:
+        """Tools have come or gone, maybe in another thread. A pattern is no tool that anybody could list."""
+        if not is_running_here(loop):
+            loop.call_soon_threadsafe(self._tell_sessions, loop, told)
+            return
         added, removed = ([name for name in names if is_name(name)] for names in (told.added, told.removed))
         if added or removed:
             for session in self.sessions.list(limit=None):
@@ -372,7 +375,8 @@ class Broker(Registry):
 
         async def run() -> Any:
             await self._life.ready()
-            return await self.sessions.find_open(session_id).calls.call(call)
+            asked = call.principal if isinstance(call, ToolCall) and call.session_id else None
+            return await self.sessions.find_called(session_id, asked).calls.call(call)
 
         return await self._life.here(run)
 

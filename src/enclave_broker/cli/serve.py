@@ -90,7 +90,9 @@ def _collect_less() -> None:
 
 
 def _announce(place: Place, listener: socket.socket, screen: Screen) -> None:
-    host = f"[{place.host}]" if ":" in place.host else place.host
+    own = place.host if place.host in place.allowed_hosts or f"[{place.host}]" in place.allowed_hosts else ""
+    host = own or _HOST  # a name that it answers to
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     url = f"http://{host}:{listener.getsockname()[1]}"
     screen.note(f"serving at {screen.err.paint(url, BOLD)}, API at {url}/docs")
     if place.beyond:

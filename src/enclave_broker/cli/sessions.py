@@ -41,7 +41,8 @@ async def _execute(arguments: argparse.Namespace, settings: Settings, screen: Sc
                     screen.result(event_line(event))
                 return OK
             case _:
-                cancelled = await client.cancel(arguments.id, arguments.reason)
+                ran = not (await client.session(arguments.id)).is_over
+                cancelled = await client.cancel(arguments.id, arguments.reason) and ran
                 screen.note("cancelled" if cancelled else "nothing ran any more")
                 return OK if cancelled else CHECK_FAILED
 

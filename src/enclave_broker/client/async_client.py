@@ -51,15 +51,18 @@ class AsyncClient:
         principal: Principal | None = None,
         timeout: float = 30.0,
         encryption: str = "disabled",
+        path: str = "",
         reconnection: Reconnection | None = None,
     ) -> None:
         if encryption != "disabled":
             raise ConfigurationError(f"encryption is not supported yet: 'disabled', not {encryption!r}")
         timeout = seconds(timeout, "timeout")
         credential = credential_of(api_key, token)
-        transport = transport_to(target, principal=principal, connect_timeout=timeout)
+        transport = transport_to(target, path=path, principal=principal, connect_timeout=timeout)
         self._server = Server(transport, credential=credential, timeout=timeout)
         self._encryption = encryption
+        if reconnection is not None and not isinstance(reconnection, Reconnection):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"reconnection is a Reconnection, not {reconnection!r}")
         self._reconnection = reconnection or Reconnection()
         self._tools = ClientTools()
         self._streams: set[EventStream] = set()

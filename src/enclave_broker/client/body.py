@@ -23,6 +23,7 @@ class RunOptions(TypedDict, total=False):
     `allowed_tools`: names and globs; they only narrow what the server allows. `timeout` (active time), `deadline` (wall
     clock) and `max_tool_calls` are short for `limits`, of which every one that isn't SessionLimits' default is sent;
     the server takes the smaller of it and its own. `metadata` is labels. `session_id` is one that the client chooses.
+    `detach`: the run goes on for as long as it may, also when nobody watches it.
     """
 
     language: str
@@ -33,6 +34,7 @@ class RunOptions(TypedDict, total=False):
     limits: SessionLimits | None
     metadata: Mapping[str, Any] | None
     session_id: str | None
+    detach: bool
 
 
 def session_body(
@@ -54,6 +56,7 @@ def session_body(
         "allowedTools": None if allowed is None else list(allowed),
         "limits": _limits(options) or None,
         "metadata": options.get("metadata") or None,
+        "detach": options.get("detach") or None,
         "filter": filter,
         "encryption": None if encryption == "disabled" else {"mode": encryption},
     }
@@ -66,6 +69,8 @@ def _known() -> list[str]:
 
 def _limits(options: RunOptions) -> dict[str, Any]:
     base, standard = options.get("limits") or SessionLimits(), SessionLimits()
+    if not isinstance(base, SessionLimits):  # pyright: ignore[reportUnnecessaryIsInstance] input
+        raise ConfigurationError(f"limits is a SessionLimits, not {base!r}")
     short = {name: options.get(name) for name in ("timeout", "deadline", "max_tool_calls")}
     limits = base.override(**short)
     asked = {f.name: getattr(limits, f.name) for f in fields(SessionLimits)}

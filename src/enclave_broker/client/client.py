@@ -41,6 +41,7 @@ class Client:
         principal: Principal | None = None,
         timeout: float = 30.0,
         encryption: str = "disabled",
+        path: str = "",
         reconnection: Reconnection | None = None,
     ) -> None:
         self._client = AsyncClient(
@@ -50,6 +51,7 @@ class Client:
             principal=principal,
             timeout=timeout,
             encryption=encryption,
+            path=path,
             reconnection=reconnection,
         )
         self._starting = threading.Lock()

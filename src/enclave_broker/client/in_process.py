@@ -22,16 +22,19 @@ _MAX_BUFFERED_BYTES = 65_536  # beyond it the application waits, as it would for
 
 
 class InProcessTransport:
-    """`life` begins with the first request and ends with `aclose`."""
+    """`life` begins with the first request and ends with `aclose`. `path`: where the broker is mounted in the app."""
 
-    def __init__(self, app: AsgiApp, life: Life) -> None:
+    def __init__(self, app: AsgiApp, life: Life, *, path: str = "") -> None:
         self._app = app
+        self._path = path
         self._life = life
         self._exchanges: set[_Exchange] = set()
 
     async def send(self, request: Request) -> Reply:
         await self._life.started()
-        exchange = _Exchange(self._app, _scope(request, self._life.state), request.body, self._exchanges.discard)
+        exchange = _Exchange(
+            self._app, _scope(request, self._path, self._life.state), request.body, self._exchanges.discard
+        )
         self._exchanges.add(exchange)
         try:
             await exchange.head()
@@ -46,8 +49,9 @@ class InProcessTransport:
         await self._life.aclose()
 
 
-def _scope(request: Request, state: Mapping[str, Any]) -> dict[str, Any]:
+def _scope(request: Request, mounted: str, state: Mapping[str, Any]) -> dict[str, Any]:
     path, _, query = request.target.partition("?")
+    path = mounted + path
     headers = {"host": "localhost", "content-length": str(len(request.body)), **request.headers}
     return {
         "type": "http",

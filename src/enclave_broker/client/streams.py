@@ -24,7 +24,7 @@ from enclave_broker.stream.filters import ALWAYS_ALLOWED, EventFilter
 from enclave_broker.stream.ndjson import BadLine, NdjsonDecoder
 from enclave_broker.stream.reconnect import Arrival, Backoff, BackoffOptions, HeartbeatWatch, SequenceTracker
 from enclave_broker.types.bounded_json import WireError, decode_json
-from enclave_broker.types.errors import ClientError, ClosedError, TransportError
+from enclave_broker.types.errors import ClientError, ClosedError, ConfigurationError, TransportError
 from enclave_broker.types.events import Event, FinalEvent, HeartbeatEvent, ToolCallEvent, ToolResultAppliedEvent
 from enclave_broker.types.wire import UnknownEvent, decode_event
 
@@ -51,6 +51,9 @@ class StreamFilter:
     left out here where the filter doesn't want them. Raises FilterError."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        if not isinstance(config, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            form = "{'mode': 'include', 'rules': […]}"
+            raise ConfigurationError(f"filter is the protocol's object, such as {form}, not {config!r}")
         self._parsed = EventFilter.parse(dict(config))
         always = config.get("alwaysAllow")
         allowed = [*(ALWAYS_ALLOWED if always is None else always), HeartbeatEvent.type]

@@ -35,8 +35,13 @@ def credential_of(api_key: str | None, token: str | None) -> str | None:
     return None if credential is None else credential.strip()
 
 
-def transport_to(target: Target, *, principal: Principal | None, connect_timeout: float) -> Transport:
-    """Nothing is connected and nothing started yet. Raises ConfigurationError."""
+def transport_to(target: Target, *, path: str, principal: Principal | None, connect_timeout: float) -> Transport:
+    """Nothing is connected and nothing started yet. `path`: where an ASGI application has the broker.
+
+    Raises ConfigurationError.
+    """
+    if path and (isinstance(target, str | HasHttpApp) or not path.startswith("/") or not path.isascii()):
+        raise ConfigurationError(f"path= is where an ASGI application has the broker, such as '/enclave': {path!r}")
     if isinstance(target, HasHttpApp):
         app = target.http_app(auth=None if principal is None else _always(principal))
         return InProcessTransport(app, BrokerLife(target))
@@ -46,7 +51,7 @@ def transport_to(target: Target, *, principal: Principal | None, connect_timeout
         return HttpTransport(_checked(target), connect_timeout=connect_timeout)
     if not callable(target):
         raise ConfigurationError(f"a client needs a URL, a Broker or an ASGI application, not {target!r}")
-    return InProcessTransport(target, Lifespan(target))
+    return InProcessTransport(target, Lifespan(target), path=path.rstrip("/"))
 
 
 def _always(principal: Principal) -> Callable[[Any], Awaitable[Principal]]:

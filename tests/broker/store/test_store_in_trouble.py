@@ -101,3 +101,54 @@ async def test_a_call_whose_start_cannot_be_written_ends_at_its_deadline() -> No
         finally:
             store.gate.set()
         assert (await within(running)).value == "TOOL_TIMEOUT"
+
+
+async def test_two_principals_with_one_session_id_have_a_log_each() -> None:
+    store, paid = MemoryStore(), list[int]()
+
+    async def pay(n: int) -> int:
+        paid.append(n)
+        return n
+
+    async with Broker(store=store, runtimes=[MemoryRuntime()], tools={"pay": pay}) as broker:
+        for n, user in enumerate(("ann", "bob"), 1):
+            session = await broker.create_session(session_id="s_mine", user_id=user)
+            result = await within(session.execute(f"return await callTool('pay', {{ n: {n} }})"))
+            assert result.value == n
+            assert list(await store.read(session.log.store_id)) == session.log.records
+        assert paid == [1, 2]
+
+
+async def test_a_log_is_never_taken_for_another_that_the_store_has() -> None:
+    """Else all would count as recorded, and its calls would run."""
+    store, paid = MemoryStore(), list[int]()
+
+    async def pay() -> None:
+        paid.append(1)
+
+    async with Broker(store=store, runtimes=[MemoryRuntime()], tools={"pay": pay}) as broker:
+        session = await broker.create_session(session_id="s_mine")
+        await within(session.execute("for (let n = 0; n < 20; n++) console.log(n)"))
+        await broker.sessions.destroy("s_mine")
+        again = await broker.create_session(session_id="s_mine")
+        running = asyncio.ensure_future(again.execute("await callTool('pay')"))
+        await until(lambda: len(again.log.records) > 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert paid == []
+        assert again.log.published == 0
+        running.cancel()
+
+
+async def test_a_store_that_cancels_by_itself_is_one_that_has_failed() -> None:
+    class Cancelling(MemoryStore):
+        left = 2
+
+        async def append(self, batches: Sequence[Appended], owner: str) -> None:
+            if self.left:
+                self.left -= 1
+                raise asyncio.CancelledError
+            await super().append(batches, owner)
+
+    async with Broker(store=Cancelling(), runtimes=[MemoryRuntime()]) as broker:
+        assert (await within(broker.execute("return 1"), 5)).value == 1

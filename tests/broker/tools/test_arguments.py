@@ -152,7 +152,7 @@ def test_json_becomes_what_the_annotation_says(annotation: Any, value: Any, expe
         (int, "5", 'got "5", should be a whole number'),
         (int, 5.5, "got 5.5, should be a whole number"),
         (int, True, "got true, should be a whole number"),
-        (int, None, "got null, should be a whole number"),
+        (int, None, "got null or NaN, should be a whole number"),
         (float, "5", 'got "5", should be a number'),
         (str, 5, "got 5, should be a string"),
         (str, [1, 2], "got an array of 2, should be a string"),
@@ -160,12 +160,17 @@ def test_json_becomes_what_the_annotation_says(annotation: Any, value: Any, expe
         (bool, "true", 'got "true", should be true or false'),
         (str | None, 5, "got 5, should be a string"),
         (int | str, [], "got [], should be a whole number or a string"),
-        (list[int], {}, "got {}, should be an array"),
+        (list[int], {}, "got {} (which a promise without await becomes), should be an array of whole numbers"),
+        (list[int | str], 1, "got 1, should be an array"),
+        (list[Line], '[{"product":"p"}]', "should be an array of objects, not its JSON text"),
+        (int, 1e300, "got 1e+300, should be a whole number of at most 21 digits"),
         (dict[str, int], [1], "got an array of 1, should be an object"),
         (Line, "p", 'got "p", should be an object'),
-        (Literal["a", "b"], "c", "got \"c\", should be 'a' or 'b'"),
-        (Colour, "blue", "got \"blue\", should be 'red'"),
+        (Literal["a", "b"], "c", 'got "c", should be "a" or "b"'),
+        (Literal["a", True] | None | list[bool], 5, 'got 5, should be "a" or true or an array of booleans'),
+        (Colour, "blue", 'got "blue", should be "red"'),
         (date, "31.1.2025", "should be a date such as 2025-01-31"),
+        (date, "2025-02-30", "such as 2025-01-31: the day value is outside expected range"),
         (datetime, "noon", "should be a time such as 2025-01-31T12:00:00Z"),
         (uuid.UUID, 5, "got 5, should be a UUID"),
         (Annotated[int, Field(gt=0)], 0, "got 0, should be greater than 0"),
@@ -201,6 +206,7 @@ def test_unknown_names_are_refused_with_the_nearest_known_ones() -> None:
 
     tool = tool_from_function(search, name="orders:search")
     assert "regoin: unknown name; did you mean region?" in refusal(tool, {"regoin": "EU"}).message
+    assert "args: unknown name; its region belongs one level up" in refusal(tool, {"args": {"region": 1}}).message
     assert "zz: unknown name; known are region, limit" in refusal(tool, {"zz": 1}).message
     assert "nothing is expected here" in refusal(tool_from_function(lambda: None, name="t"), {"a": 1}).message
     assert "did you mean region" in refusal(tool, {"Region": "EU"}).message, "names are compared exactly"

@@ -81,10 +81,21 @@ def test_the_grammar_takes_ascii_only(name: str) -> None:
         ("orders:serach", "orders:search"),
         ("notes:ad", "notes:add"),
         ("customer:list", "customers:list"),
+        ("search", "orders:search"),
+        ("tools.notes.add", "notes:add"),
+        ("getOrder", "orders:get"),
+        ("list_customers", "customers:list"),
     ],
 )
 def test_the_nearest_name_is_the_one_that_was_meant(name: str, first: str) -> None:
     assert nearest(name, ["orders:search", "orders:get", "customers:list", "notes:add"])[0] == first
+
+
+def test_a_name_that_has_the_words_of_another_is_that_one_alone() -> None:
+    names = ["users:get", "users:list", "users:find"]
+    assert nearest("Users:Get", names) == ["users:get"]
+    assert nearest("get_user", names) == ["users:get"]
+    assert nearest("userId", ["id", "name"]) == ["id"]
 
 
 def test_nothing_is_near_what_resembles_nothing() -> None:

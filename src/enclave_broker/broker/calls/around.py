@@ -21,6 +21,7 @@ from enclave_broker.types.errors import ToolError
 __all__ = ["Around"]
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+_PLAIN = frozenset({str, int, float, bool})
 
 
 class Around:
@@ -39,10 +40,12 @@ class Around:
         """Take the call through all of them; its `result` is set when this returns. Raises what they raise."""
         tool = call.tool
         assert tool is not None
+        if call.is_settled:
+            return
         self._handler.expect_whole(call)
         start = _Start(call, self._handler, self._judge)
         value = await compose(self._middleware + tool.middleware, start)(call.public())
-        if not call.is_settled:
+        if not call.is_settled and not start.gave(value):
             call.result = dump_result(_ANYTHING, value, call.caller.limits.max_tool_result_bytes, call.name)
 
 
@@ -55,6 +58,11 @@ class _Start:
         self._judge = judge
         self._args = call.args
         self._begun = False
+        self._given: Any = self  # nothing that a middleware could return
+
+    def gave(self, value: Any) -> bool:
+        """Whether the call's `result` is this value's text; only of values that nobody can change in place."""
+        return value is self._given and type(value) in _PLAIN
 
     async def __call__(self, asked: ToolCall) -> Any:
         call, tool = self._call, self._call.tool
@@ -72,7 +80,8 @@ class _Start:
         self._begun = True
         call.step = "handler"
         await self._handler.attempt(call)
-        return msgspec.json.decode(call.result) if call.result else None
+        self._given = value = msgspec.json.decode(call.result) if call.result else None
+        return value
 
     def _change(self, args: dict[str, Any]) -> None:
         """The arguments are others than the policy has judged: they are judged anew."""

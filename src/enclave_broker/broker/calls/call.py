@@ -68,11 +68,6 @@ class Caller(Protocol):
         """Whether somebody else may answer its calls."""
         ...
 
-    @property
-    def listens(self) -> bool:
-        """Whether there are listeners of calls."""
-        ...
-
     def consult(self, call: Call) -> Awaitable[None] | None:
         """Ask who else may answer the call that the policy has let through; None if there is nobody."""
         ...
@@ -197,10 +192,14 @@ class Call:
         """The session is over: the handler gets CancelledError, and there will be no outcome."""
         self.state = CallState.SETTLED
         self.drop_alarm()
-        for task in (self.task, self.performing):
-            if task is not None:
-                task.cancel()
+        self.stop()
         self._wake()
+
+    def stop(self) -> None:
+        """Its outcome is there, or none will be: what still runs for it is cancelled, but for whoever says so."""
+        for task in (self.task, self.performing):
+            if task is not None and task is not _current():
+                task.cancel()
 
     def _wake(self) -> None:
         waiters, self.waiters = self.waiters, None
@@ -236,6 +235,13 @@ class Call:
             effect=self.tool.effect if self.tool is not None else "write",
             attempt=self.attempt,
         )
+
+
+def _current() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # outside of every loop
+        return None
 
 
 def encode_args(args: dict[str, Any]) -> bytes:

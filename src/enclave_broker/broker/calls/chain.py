@@ -9,7 +9,8 @@ policies are further steps here; nothing else may start a handler. calls/runner.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from enclave_broker.broker.calls.around import Around
@@ -22,9 +23,13 @@ from enclave_broker.broker.tools.names import nearest
 from enclave_broker.broker.tools.routes import unknown_tool
 from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.wheel import Wheel
-from enclave_broker.types.errors import ToolNotAllowedError
+from enclave_broker.types.errors import ToolNotAllowedError, UnknownToolError
 
 __all__ = ["Chain", "Step", "compose"]
+
+_MAX_OFFERED = 10  # names that a refusal lists; more aren't read
+_MAX_OFFERED_CHARACTERS = 300
+_MAX_ASKED = 1_000  # names that the rules are asked about for it
 
 
 class Step(NamedTuple):
@@ -50,16 +55,17 @@ class Chain:
         Raises what a step raised, as does awaiting the rest.
         """
         call.state = CallState.RUNNING
-        for place, (name, apply) in enumerate(self._admission):
+        steps = iter(self._admission)
+        for name, apply in steps:
             call.step = name
             waiting = apply(call)
             if waiting is not None:
-                return self._rest(call, waiting, place + 1)
+                return self._rest(call, waiting, steps)
         return None
 
-    async def _rest(self, call: Call, waiting: Awaitable[None], place: int) -> None:
+    async def _rest(self, call: Call, waiting: Awaitable[None], steps: Iterator[Step]) -> None:
         await waiting
-        for name, apply in self._admission[place:]:
+        for name, apply in steps:
             if call.is_settled:
                 return  # its session has ended meanwhile
             call.step = name
@@ -71,11 +77,11 @@ class Chain:
         """Whether nothing stands around the call's handler, so that its start may be recorded beforehand."""
         return self._around is None or not self._around.has_any(call)
 
-    async def handle(self, call: Call) -> None:
-        """Run the handler of a call whose start is recorded; its `result` is set when this returns."""
+    def handle(self, call: Call) -> Awaitable[None]:
+        """Run the handler of a call whose start is recorded; its `result` is set when this is done."""
         assert self._handler is not None
         call.step = "handler"
-        await self._handler(call)
+        return self._handler(call)
 
     async def until_durable(self, call: Call, writing: Awaitable[None]) -> None:
         """Wait for the store, until the call's deadline at most: what can't be recorded by then isn't done."""
@@ -87,11 +93,15 @@ class Chain:
         assert self._handler is not None
         self._handler.expect(call)
 
-    async def perform(self, call: Call) -> None:
-        """Record the start, then run the handler, within its middleware. Raises what they raised."""
+    def perform(self, call: Call) -> Awaitable[None]:
+        """Record the start, then run the handler, within its middleware. Awaiting it raises what they raised."""
         if self._around is not None and self._around.has_any(call):
             call.step = "middleware"
-            await self._around.perform(call)
+            return self._around.perform(call)
+        return self._perform(call)
+
+    async def _perform(self, call: Call) -> None:
+        if call.is_settled:
             return
         call.step = "started"
         writing = call.caller.started(call, start_of(call))
@@ -115,16 +125,17 @@ def compose(
 
     def judge(call: Call) -> None:
         _validate(call)
-        rules.by_arguments(call)
+        rules.judge_anew(call)
 
+    judged = rules.has_rules
     return Chain(
         (
-            Step("facts", rules.find_facts),
+            *([Step("facts", rules.find_facts)] if judged else []),
             Step("route", route),
-            Step("allow-list", _allow_list),
+            Step("allow-list", route.allow_list),
             Step("access", rules.by_name),
             Step("validate", _validate),
-            Step("access", rules.by_arguments),
+            *([Step("access", rules.by_arguments)] if judged else []),
             Step("quota", rules.charge),
         ),
         handler,
@@ -133,7 +144,10 @@ def compose(
 
 
 class _Route:
-    """The tool that takes calls of this name, which is never normalised; what is no name leads nowhere."""
+    """The tool that takes calls of this name, which is never normalised; what is no name leads nowhere.
+
+    A refusal says what the caller may call instead: only names that are allowed to it and that no rule denies.
+    """
 
     def __init__(self, catalog: Catalog, policy: Policy) -> None:
         self._catalog = catalog
@@ -144,12 +158,25 @@ class _Route:
         if call.tool is None:
             names = [name for name in self._catalog.names() if call.caller.allows(name)]
             near = [name for name in nearest(call.name, names) if self._policy.may_know(call, name)]
-            raise unknown_tool(call.name, near)
+            error = unknown_tool(call.name, near)
+            raise error if near else UnknownToolError(error.message + self._offer(call))
 
+    def allow_list(self, call: Call) -> None:
+        if not call.caller.allows(call.name):
+            raise ToolNotAllowedError(f"tool {call.name!r} is not on this session's allow-list{self._offer(call)}")
 
-def _allow_list(call: Call) -> None:
-    if not call.caller.allows(call.name):
-        raise ToolNotAllowedError(f"tool {call.name!r} is not on this session's allow-list")
+    def _offer(self, call: Call) -> str:
+        """What the caller may call instead, as the end of a message."""
+        names = islice((name for name in self._catalog.names() if call.caller.allows(name)), _MAX_ASKED)
+        offered: list[str] = []
+        for name in names:
+            if not self._policy.may_know(call, name):
+                continue
+            if len(offered) == _MAX_OFFERED or sum(map(len, offered)) + len(name) > _MAX_OFFERED_CHARACTERS:
+                offered.append("…")
+                break
+            offered.append(name)
+        return f"; this session may call {', '.join(offered) or 'no tool'}"
 
 
 def _validate(call: Call) -> None:

@@ -22,6 +22,9 @@ ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[st
 """Facts about whoever asks, from the host: asked once a call, where there are rules."""
 
 
+_NO_FACTS: dict[str, Any] = {}
+
+
 class Policy:
     """One a broker. Each step returns None when it is done, else what to await, and refuses by raising ToolError."""
 
@@ -30,6 +33,7 @@ class Policy:
     ) -> None:
         self._access = access
         self._limiter = limiter
+        self._limits_all = limiter is not None and not limiter.is_empty
         self._context = context
 
     def may_know(self, call: Call, name: str) -> bool:
@@ -51,12 +55,16 @@ class Policy:
             self._judge(call, self._access.decide_name(call.name, _facts(call)))
         return None
 
+    @property
+    def has_rules(self) -> bool:
+        return self._access is not None
+
     def find_facts(self, call: Call) -> Awaitable[None] | None:
         """The principal's claims, over them the host's facts, over all who it is."""
         if self._access is None:
             return None
         if self._context is None:
-            call.facts = _all_facts(call, {})
+            call.facts = _all_facts(call, _NO_FACTS)
             return None
         found = self._context(call.caller.principal)
         if inspect.isawaitable(found):
@@ -68,18 +76,25 @@ class Policy:
         call.facts = _all_facts(call, await found)
 
     def by_arguments(self, call: Call) -> None:
-        """With the validated arguments. Again for those that a middleware has changed."""
+        """With the validated arguments, unless the name was enough."""
+        if call.rule is None:
+            self.judge_anew(call)
+
+    def judge_anew(self, call: Call) -> None:
+        """With arguments that a middleware has changed."""
         if self._access is None:
             return
         tool = call.tool
         assert tool is not None
-        self._judge(call, self._access.decide(call.name, _facts(call), tool.arguments(call.validated)))
+        self._judge(
+            call, self._access.decide(call.name, _facts(call), tool.arguments(call.validated)), " with these arguments"
+        )
 
     def charge(self, call: Call) -> Awaitable[None] | None:
         """One test-and-charge, once per call id; a refused call costs nothing."""
         tool, limiter = call.tool, self._limiter
         assert tool is not None
-        if limiter is None or (tool.rate_limit is None and limiter.is_empty):
+        if not (self._limits_all or tool.rate_limit is not None) or limiter is None:
             return None
         if not limiter.is_local:
             return self._await_charge(limiter, call)
@@ -95,7 +110,7 @@ class Policy:
         if not decision.allowed:
             raise refusal(call.name, decision)
 
-    def _judge(self, call: Call, decision: Decision | None) -> None:
+    def _judge(self, call: Call, decision: Decision | None, what: str = "") -> None:
         """Remember which rule has decided; None means that only the arguments can tell."""
         if decision is None:
             return
@@ -105,7 +120,7 @@ class Policy:
         if decision.verdict == "ask":
             raise AccessDeniedError(f"tool {call.name!r} needs a person's approval, which can't be asked for here yet")
         reason = f": {decision.rule.reason}" if decision.rule is not None and decision.rule.reason else ""
-        raise AccessDeniedError(f"tool {call.name!r} is not allowed{reason}")
+        raise AccessDeniedError(f"tool {call.name!r} is not allowed{what}{reason}")
 
 
 def checked_policy(access: object, limiter: object, context: object) -> RateLimiter:
@@ -125,7 +140,7 @@ def _facts(call: Call) -> Mapping[str, Any]:
 
 
 def _all_facts(call: Call, found: object) -> Mapping[str, Any]:
-    if not isinstance(found, Mapping):
+    if found is not _NO_FACTS and not isinstance(found, Mapping):
         raise ConfigurationError(f"context= gives a mapping of facts, not {type(found).__name__}")
     principal = call.caller.principal
     return {

@@ -87,6 +87,10 @@ class RateLimiter:
         self._global = _quota(global_, "global_")
         self._per_principal = _quota(per_principal, "per_principal")
         self._per_session = _quota(per_session, "per_session")
+        general = (self._global, self._per_principal, self._per_session)
+        asks = any(quota is not None and quota.asks for quota in general)
+        # The same for all calls of a session, unless a cost depends on the call.
+        self._usual = None if asks else lru_cache(maxsize=1_024)(self._general)
         # Nearly all calls are to a few tools.
         self._per_tool = None if per_tool is None else lru_cache(maxsize=1_024)(_index(per_tool).matching)
 
@@ -145,17 +149,25 @@ class RateLimiter:
 
         Raises RateLimitError if a cost function fails.
         """
-        charges: list[Charge] = []
-        if (quota := self._global) is not None:
-            charges.append(quota.charge(call, times))
-        if (quota := self._per_principal) is not None:
-            charges.append(quota.charge(call, times, _who(call.principal)))
-        if (quota := self._per_session) is not None:
-            charges.append(quota.charge(call, times, (call.session_id, *_who(call.principal))))
+        if self._usual is not None and times == 1:
+            charges = list(self._usual(call.session_id, _who(call.principal)))
+        else:
+            charges = self._general(call.session_id, _who(call.principal), call, times)
         if self._per_tool is not None:
             charges += [quota.charge(call, times) for quota in self._per_tool(call.name)]
         if route_limit is not None:
             charges.append(_Quota(route_limit, "route", route).charge(call, times))
+        return charges
+
+    def _general(self, session_id: str, who: Key, call: ToolCall | None = None, times: int = 1) -> list[Charge]:
+        """What is charged whatever the tool. `call` is for cost functions."""
+        charges: list[Charge] = []
+        if (quota := self._global) is not None:
+            charges.append(quota.charge(call, times))
+        if (quota := self._per_principal) is not None:
+            charges.append(quota.charge(call, times, who))
+        if (quota := self._per_session) is not None:
+            charges.append(quota.charge(call, times, (session_id, *who)))
         return charges
 
     def _nowait(self) -> MemoryCounters:
@@ -174,9 +186,19 @@ class _Quota:
         key = (kind, pattern, str(limit.window_ns))  # of another length is another window
         self._one = Charge(key, limit.window_ns, limit.max_calls, 1, f"{kind} {pattern}" if pattern else kind)
 
-    def charge(self, call: ToolCall, times: int, whose: Key = ()) -> Charge:
+    @property
+    def asks(self) -> bool:
+        """Whether a function of the call tells the cost."""
+        return not isinstance(self._cost, int)
+
+    def charge(self, call: ToolCall | None, times: int, whose: Key = ()) -> Charge:
+        """`call` may be None for a quota that doesn't ask."""
         one = self._one
-        cost = self._cost if isinstance(self._cost, int) else _asked(self._cost, one.name, call)
+        if isinstance(self._cost, int):
+            cost = self._cost
+        else:
+            assert call is not None
+            cost = _asked(self._cost, one.name, call)
         cost *= times
         if cost == 1 and not whose:
             return one

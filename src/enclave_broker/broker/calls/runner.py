@@ -115,14 +115,13 @@ class CallRunner:
                 if call.caller.is_consulted and (writing := call.caller.durable()) is not None:
                     await self._chain.until_durable(call, writing)  # nobody hears of a call that may be lost
                 if not call.is_settled and (asked := call.caller.consult(call)) is not None:
-                    if call.caller.listens:
-                        self._chain.expect(call)  # what listeners take is the tool's time
+                    self._chain.expect(call)  # what listeners, or the host, take is the tool's time
                     await asked
                     if call.performing is not None and not call.is_settled:
                         return await call.performing
                 if not call.is_settled:
                     await self._chain.perform(call)
-            return None if call.is_settled else Outcome(call.result, rule=call.rule)
+            return None if call.is_settled else Outcome(call.result, None, call.rule)
         except asyncio.CancelledError:
             if call.state is CallState.SETTLED:
                 return None

@@ -80,7 +80,7 @@ class _Application(Starlette):
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:
             # The path that is asked for most, where nothing is mounted above it: the router costs as much as the gate.
-            shortcut = scope.get("path") == "/sessions" and not scope.get("root_path")
+            shortcut = scope["type"] == "http" and scope["path"] == "/sessions" and not scope.get("root_path")
             await (sessions.app if shortcut else self.router)(scope, receive, send)
 
         app: ASGIApp = routed

@@ -149,14 +149,20 @@ class Gate:
     def _check_host(self, host: bytes) -> None:
         name, port = _split_host(host.lower())
         if (port and not port.isdigit()) or (name not in self._hosts and not name.endswith(self._below)):
-            raise HttpError("FORBIDDEN", "this server isn't called by that name: allowed_hosts has those that it has")
+            raise HttpError(
+                "FORBIDDEN",
+                "this server isn't called by that name: allowed_hosts (--allowed-host) has those that it has",
+            )
         if len(self._known) < _MAX_KNOWN_HOSTS:
             self._known.add(host)
 
     def _check_origin(self, origin: bytes, host: bytes) -> None:
         """A page of somebody else's may not change anything with its visitor's network, or cookies, behind it."""
         if not self._any_origin and origin not in self._origins and origin.partition(b"://")[2] != host:
-            raise HttpError("FORBIDDEN", "pages of this origin may not do that: allowed_origins has those that may")
+            raise HttpError(
+                "FORBIDDEN",
+                "pages of this origin may not do that: allowed_origins (--allowed-origin) has those that may",
+            )
 
     def _cors(self, scope: Scope, origin: bytes) -> list[tuple[bytes, bytes]]:
         headers = [(b"access-control-allow-origin", b"*" if self._any_origin else origin), _EXPOSED]

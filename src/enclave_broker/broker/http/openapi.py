@@ -55,6 +55,7 @@ _SCHEMAS: dict[str, Any] = {
         detach={**_FLAG, "description": "the run goes on for as long as it may, also when nobody watches it"},
         stream={**_FLAG, "description": "false: one object after the end"},
         protocolVersion={"enum": [1, 2]},
+        encryption={**_OBJECT, "description": "there is none yet: a mode of required is refused"},
     ),
     "Result": _object(
         "sessionId ok",

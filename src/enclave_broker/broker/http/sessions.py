@@ -132,8 +132,11 @@ class Sessions:
         done = self._opening[key] = asyncio.get_running_loop().create_future()
         try:
             session = await self._open(asked, principal)
-        except SessionExistsError:
-            session = self._broker.sessions.find_for(principal, id)
+        except SessionExistsError as exists:
+            try:
+                session = self._broker.sessions.find_for(principal, id)
+            except SessionNotFoundError:
+                raise exists from None
             if self._bodies.get(session) != digest:
                 raise
         else:
@@ -165,7 +168,9 @@ class Sessions:
         filter = EventFilter.parse_json(query["filter"]) if query.get("filter") else None
         sse = wanted_form(entry.accept, stream=True) == "sse"
         asked = query.get("fromSeq") or query.get("from")
-        last = _number(entry.last_event_id.decode("latin-1")) if asked is None and entry.last_event_id else None
+        # A browser's EventSource keeps the address, `fromSeq` and all, when it connects again.
+        goes_on = entry.last_event_id and (sse or asked is None)
+        last = _number(entry.last_event_id.decode("latin-1")) if goes_on else None
         from_seq = _number(asked or "") if last is None else last + 1
         cursor = session.cursor(max(from_seq, 1), filter=filter, sse=sse)
         answer = EventStream(cursor, session, self._timers, self._leftovers, form="sse" if sse else "ndjson")

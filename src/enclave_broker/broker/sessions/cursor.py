@@ -18,10 +18,15 @@ __all__ = ["Cursor"]
 FILTER_SECONDS = 0.01
 """How long one `take` may ask a filter: a check may take milliseconds, and a log has many thousand events."""
 
+SHORT_SECONDS = 0.002
+"""What takes no longer is nobody's trouble."""
+
 
 class Cursor:
     """Reads from a `seq` on to the first final at or after it, or to the end of what there will be."""
 
+    _free_at = 0.0
+    """When a filter may be asked again: together, all of the process have half of the time at most."""
     __slots__ = ("_filter", "_from_seq", "_index", "_is_over", "_log", "_on_close", "_sse", "ended")
 
     def __init__(
@@ -54,7 +59,12 @@ class Cursor:
         log, filter = self._log, self._filter
         pieces: list[bytes] = []
         size = 0
-        until = 0.0 if filter is None else perf_counter() + FILTER_SECONDS
+        begun = until = 0.0
+        if filter is not None:
+            begun = perf_counter()
+            if begun < Cursor._free_at and self._index < log.published:
+                return b""
+            until = begun + FILTER_SECONDS
         while self._index < log.published and not self.ended and size < limit_bytes:
             index = self._index
             self._index += 1
@@ -69,6 +79,8 @@ class Cursor:
                 size += len(piece)
             if until and perf_counter() > until:
                 break
+        if filter is not None and (spent := perf_counter() - begun) > SHORT_SECONDS:
+            Cursor._free_at = begun + 2 * spent
         if not self.ended and self._index >= log.published:
             self.ended = self._is_over()
         return b"".join(pieces)
@@ -81,7 +93,11 @@ class Cursor:
         if self.ended or self._index < self._log.published or self._is_over():
             loop = asyncio.get_running_loop()
             following: asyncio.Future[None] = loop.create_future()
-            loop.call_soon(_resolve, following)
+            pause = Cursor._free_at - perf_counter() if self._filter is not None else 0.0
+            if pause > 0:
+                loop.call_later(pause, _resolve, following)
+            else:
+                loop.call_soon(_resolve, following)
             return following
         return self._log.changed()
 

@@ -18,7 +18,7 @@ from enclave_broker.broker.wheel import Wheel
 from enclave_broker.runtime.runtime import Key, Listener, Run, Runtime
 from enclave_broker.types.errors import ClosedError, OverloadedError
 
-__all__ = ["Host", "Sources", "hand_over", "host_without_runtime", "wait_in_thread"]
+__all__ = ["Host", "Sources", "hand_over", "host_without_runtime", "is_running_here", "wait_in_thread"]
 
 T = TypeVar("T")
 
@@ -69,12 +69,20 @@ class Host:
     runtime: Runtime
     runner: CallRunner
     observers: Observers
-    make_log: Callable[[str, Callable[[], float]], Log] = Log
-    """By session id and clock; with a store behind it, if there is one."""
+    make_log: Callable[..., Log] = Log
+    """By session id, clock and `store_id`; with a store behind it, if there is one."""
 
     async def here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await what `make` makes in the broker's loop, from whichever loop this is."""
         return await hand_over(self.loop, make)
+
+
+def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this thread runs the loop."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 async def hand_over(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -104,10 +104,15 @@ class Log:
         "records",
         "session_id",
         "size_bytes",
+        "store_id",
     )
 
-    def __init__(self, session_id: str, now: Callable[[], float], committer: Committer | None = None) -> None:
+    def __init__(
+        self, session_id: str, now: Callable[[], float], committer: Committer | None = None, *, store_id: str = ""
+    ) -> None:
         self.session_id = session_id
+        self.store_id = store_id or session_id
+        """Its key in the store: two principals may have chosen one session id."""
         self._now = now
         self._committer = committer
         self.records: list[Record] = []

@@ -27,6 +27,7 @@ RETRY_AFTER = 1.0
 NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 MAX_CLOSED = 1000
 MAX_CLOSED_BYTES = 64 << 20
+MAX_GONE = 100_000
 """Of the sessions that are over, so many and so much stay readable, the newest."""
 
 Key = tuple[str | None, str, str]
@@ -36,9 +37,10 @@ Key = tuple[str | None, str, str]
 class SessionManager:
     """At most `max_concurrent_sessions` that are open at a time.
 
-    One with nothing to run ends `session_timeout` seconds after its last execution and is forgotten; `cleanup_interval`
-    is how often that is looked at. A run that a client has started without `detach` is cancelled when nobody has
-    watched it for `grace` seconds of active time. All in seconds.
+    One with nothing to run ends `session_timeout` seconds after its last execution and is forgotten; one that is over
+    stays readable for `retention` seconds, as long as it is among the newest `max_retained` and `max_retained_bytes`;
+    `cleanup_interval` is how often that is looked at. A run that a client has started without `detach` is cancelled
+    when nobody has watched it for `grace` seconds of active time. All in seconds.
 
     Raises ConfigurationError for a value of the wrong type or range.
     """
@@ -49,16 +51,18 @@ class SessionManager:
         max_concurrent_sessions: int = 1000,
         session_timeout: float = 60.0,
         cleanup_interval: float = 10.0,
-        grace: float = 60.0,
+        grace: float = 30.0,
+        retention: float = 600.0,
+        max_retained: int = MAX_CLOSED,
+        max_retained_bytes: int = MAX_CLOSED_BYTES,
     ) -> None:
-        if isinstance(max_concurrent_sessions, bool) or not isinstance(max_concurrent_sessions, int):  # pyright: ignore[reportUnnecessaryIsInstance] input
-            raise ConfigurationError(f"max_concurrent_sessions must be a whole number, not {max_concurrent_sessions!r}")
-        if max_concurrent_sessions < 1:
-            raise ConfigurationError(f"max_concurrent_sessions must be at least 1, not {max_concurrent_sessions}")
-        self._maximum = max_concurrent_sessions
+        self._maximum = _whole(max_concurrent_sessions, "max_concurrent_sessions", least=1)
         self._timeout = seconds(session_timeout, "session_timeout")
         self._interval = seconds(cleanup_interval, "cleanup_interval")
         self._grace = seconds(grace, "grace")
+        self._retention = seconds(retention, "retention")
+        self._max_closed = _whole(max_retained, "max_retained", least=0)
+        self._max_closed_bytes = _whole(max_retained_bytes, "max_retained_bytes", least=0)
         self._sessions: dict[Key, Session] = {}
         self._ids: dict[str, list[Session]] = {}
         """An id that a client chose is a key within its principal only."""
@@ -67,6 +71,8 @@ class SessionManager:
         self._closed: dict[Key, Session] = {}
         """Those that are, the oldest first; they stay readable for a while."""
         self._closed_bytes = 0
+        self._gone: dict[Key, float] = {}
+        """Until when the ids that clients have chosen are remembered, of sessions that had to make room."""
         self._refusing = False
         self._host: Host | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -81,6 +87,7 @@ class SessionManager:
         self._sessions.clear()
         self._ids.clear()
         self._closed.clear()
+        self._gone.clear()
         self._open = self._closed_bytes = 0
         self._refusing = False
         self._sweep_timer = None
@@ -120,14 +127,16 @@ class SessionManager:
         host = self._host
         if host is None or self._refusing:
             raise ClosedError("the broker is shutting down" if host else "the broker has not started or is closed")
-        if self._open >= self._maximum:
-            raise OverloadedError(
-                f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
-            )
         id = new_session_id(sources.random) if session_id is None else _checked(session_id)
         key = _key(principal, id)
         if key in self._sessions:
             raise SessionExistsError(f"session {id} exists already")
+        if session_id is not None and self._was_here(key, host.loop.time()):
+            raise SessionExistsError(f"session {id} was here and is over: its events are forgotten, it runs once")
+        if self._open >= self._maximum:
+            raise OverloadedError(
+                f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
+            )
         session = Session(
             host,
             id,
@@ -140,6 +149,7 @@ class SessionManager:
             keeper=self,
             single=single,
             manual=manual,
+            chosen=session_id is not None,
             grace=None if detached else self._grace,
         )
         self._open += 1
@@ -182,11 +192,19 @@ class SessionManager:
         sessions = self._ids.get(id)
         return sessions[0] if sessions else None
 
-    def find_open(self, id: str) -> Session:
-        """Raises SessionNotFoundError."""
-        if (session := self.get(id)) is None:
+    def find_called(self, id: str, principal: Principal | None) -> Session:
+        """The session that a call names: of its principal, if it says which one. Raises SessionNotFoundError.
+
+        ConfigurationError for an id that several principals have chosen, where nothing says whose is meant.
+        """
+        sessions = self._ids.get(id, [])
+        if principal is not None:
+            sessions = [each for each in sessions if each.principal == principal] or sessions
+        if len(sessions) > 1:
+            raise ConfigurationError(f"several principals have a session {id}: nothing says whose is meant")
+        if not sessions:
             raise SessionNotFoundError("no such session")
-        return session
+        return sessions[0]
 
     def find_for(self, principal: Principal, id: str) -> Session:
         """The session of an id that this principal has made. Raises SessionNotFoundError, also for somebody else's."""
@@ -221,9 +239,11 @@ class SessionManager:
         return found if limit is None else found[:limit]
 
     async def destroy(self, id: str) -> bool:
-        """Cancel what runs in the session and forget it; False if there is no such session."""
-        session = self.get(id)
-        return session is not None and await self._destroyed(session)
+        """Cancel what runs in the session and forget it; False if there is no such session.
+
+        Raises ConfigurationError for an id that several principals have chosen.
+        """
+        return id in self._ids and await self._destroyed(self.find_called(id, None))
 
     async def destroy_for(self, principal: Principal, id: str) -> bool:
         """The same, for a principal's own session."""
@@ -248,8 +268,23 @@ class SessionManager:
         self._open -= 1
         self._closed[key] = session
         self._closed_bytes += session.log.size_bytes
-        while len(self._closed) > MAX_CLOSED or self._closed_bytes > MAX_CLOSED_BYTES:
-            self.forget(next(iter(self._closed.values())))
+        while len(self._closed) > self._max_closed or self._closed_bytes > self._max_closed_bytes:
+            oldest = next(iter(self._closed.values()))
+            self._remember(oldest)
+            self.forget(oldest)
+
+    def _remember(self, session: Session) -> None:
+        """It has to make room: who asks again for the run of an id of its own must not get a second one."""
+        if session.chosen and self._host is not None:
+            self._gone[_key(session.principal, session.id)] = self._host.loop.time() + self._retention
+            while len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]
+
+    def _was_here(self, key: Key, now: float) -> bool:
+        until = self._gone.get(key)
+        if until is not None and until <= now:
+            del self._gone[key]
+        return until is not None and until > now
 
     def forget(self, session: Session) -> None:
         """Nothing of it is left here."""
@@ -275,7 +310,8 @@ class SessionManager:
             return
         now = host.loop.time()
         for session in [s for s in self._sessions.values() if s.idle_since is not None]:
-            if session.idle_since is not None and now - session.idle_since >= self._timeout:
+            patience = self._retention if session.closed else self._timeout
+            if session.idle_since is not None and now - session.idle_since >= patience:
                 session.close("SESSION_EXPIRED", "the session had nothing to run for its session_timeout")
                 self.forget(session)
         if self._sessions:
@@ -295,6 +331,14 @@ class SessionManager:
         for session in list(self._sessions.values()):
             session.close("SHUTTING_DOWN", "the broker is shutting down")
         self.detach()
+
+
+def _whole(value: object, name: str, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{name} must be at least {least}, not {value}")
+    return value
 
 
 def _key(principal: Principal, id: str) -> Key:

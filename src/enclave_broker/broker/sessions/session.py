@@ -68,6 +68,7 @@ class Session:
         keeper: Keeper,
         single: bool = False,
         manual: bool = False,
+        chosen: bool = False,
         grace: float | None = None,
     ) -> None:
         self.host = host
@@ -77,11 +78,13 @@ class Session:
         self.limits = limits
         self.metadata = dict(metadata)
         self.context = context
-        self.log = host.make_log(id, sources.now)
-        self._created = sources.now()
+        self.log = host.make_log(id, sources.now, store_id=_store_id(principal, id))
+        self._created = self._began = sources.now()
         self._keeper = keeper
         self._single = single
         """Whether it is over after one execution."""
+        self.chosen = chosen
+        """Whether its id was given, and not made here."""
         self._watchers = Watchers(self, grace)
         self.execution: Execution | None = None
         self._state = State.STARTING
@@ -129,7 +132,7 @@ class Session:
     @property
     def _expires(self) -> float:
         clock = None if self.execution is None else self.execution.clock
-        return self._created + self.limits.timeout + (0.0 if clock is None else clock.waited)
+        return self._began + self.limits.timeout + (0.0 if clock is None else clock.waited)
 
     async def execute(self, code: str, *, language: str = "javascript") -> ExecutionResult[Any]:
         """Run code and wait for its end. A script that fails is a result, not an exception.
@@ -161,6 +164,8 @@ class Session:
     def opened(self, execution: Execution, batch: Batch, fact: ExecutionStarted) -> None:
         """The execution has a place: its first record, which is `session_init` too if it is the session's first."""
         self.execution = execution
+        if self.log.records:  # not the first one
+            self._began = self.sources.now()
         self._state = check(self._state, State.RUNNING)
         if self.log.records:
             batch.fact(fact)
@@ -358,6 +363,13 @@ class Session:
     def _show(self, state: State) -> None:
         """The end is durable: now it may be seen."""
         self._state = check(self._state, state)
+
+
+def _store_id(principal: Principal, id: str) -> str:
+    """A session id that a client has chosen is a key within its principal."""
+    if principal.is_anonymous and principal.tenant is None:
+        return id
+    return f"{id} of {principal.subject!r} in {principal.tenant!r}"
 
 
 @functools.lru_cache(maxsize=16)

@@ -54,6 +54,26 @@ _TYPES = {
     "object": "an object",
     "null": "null",
 }
+_ITEMS = {
+    "string": "strings",
+    "integer": "whole numbers",
+    "number": "numbers",
+    "boolean": "booleans",
+    "array": "arrays",
+    "object": "objects",
+}
+_FORMATS = {
+    "date": _SHOULD_BE["date_type"],
+    "date-time": _SHOULD_BE["datetime_type"],
+    "time": _SHOULD_BE["time_type"],
+    "duration": _SHOULD_BE["time_delta_type"],
+    "uuid": _SHOULD_BE["uuid_type"],
+}
+_NUMBERS = frozenset({"int_type", "float_type", "decimal_type"})
+_ONE_OF = frozenset({"literal_error", "enum"})
+_ARRAYS = frozenset({"list_type", "tuple_type", "set_type", "frozen_set_type"})
+_OBJECTS = frozenset({"dict_type", "model_type", "model_attributes_type", "dataclass_type"})
+_MAX_EXACT = 1e21  # from here on JavaScript writes numbers with an exponent, as no whole number is written
 _SHOULD = re.compile(r"^[A-Z]\w*(?: input)? should (?:be a valid |be an? |be )?")
 _BE = re.compile(r"^[A-Z]\w*(?: input)? should be ")
 
@@ -83,18 +103,18 @@ def _collect(
     reasons: dict[str, list[str]], schema: Mapping[str, Any], data: Any, faults: Iterable[pydantic_core.ErrorDetails]
 ) -> None:
     expected: dict[str, list[str]] = {}
-    got: dict[str, Any] = {}
+    got: dict[str, str] = {}
     for fault in faults:
         kind = fault["type"]
         path = _real_path(data, fault["loc"], absent=kind in _MISSING)
         field = _dotted(path)
         if kind in _UNKNOWN:
-            reasons.setdefault(field, []).append(_unknown(str(path[-1]), known_names(schema, path[:-1])))
+            reasons.setdefault(field, []).append(_unknown(path, fault["input"], known_names(schema, path[:-1])))
         elif kind in _MISSING:
             reasons.setdefault(field, []).append(f"is missing{_described(schema, path)}")
         elif _SHOULD.match(fault["msg"]):
-            got[field] = fault["input"]
-            phrase = _phrase(kind, fault["msg"])
+            got.setdefault(field, _got(kind, fault["input"]))
+            phrase = _phrase(fault, schema, path)
             if phrase not in expected.setdefault(field, []):
                 expected[field].append(phrase)
         else:
@@ -102,33 +122,59 @@ def _collect(
             reasons.setdefault(field, []).append(f"got {_show(fault['input'])}: {message}")
     for field, phrases in expected.items():
         joined = " or ".join([phrases[0], *(phrase.removeprefix("be ") for phrase in phrases[1:])])
-        reasons.setdefault(field, []).append(f"got {_show(got[field])}, should {joined}")
+        reasons.setdefault(field, []).append(f"got {got[field]}, should {joined}")
 
 
 def _described(schema: Mapping[str, Any], path: Path) -> str:
     """What the schema says of the value at `path`."""
-    words: list[str] = []
-    for place in _places(schema, path):
-        if "enum" in place:
-            words.append(_one_of(place["enum"]))
-        elif "const" in place:
-            words.append(_show(place["const"]))
-        elif place.get("type") in _TYPES:
-            words.append(_TYPES[place["type"]])
-    return f", should be {' or '.join(dict.fromkeys(words))}" if words else ""
+    words = [_one_of(place) or _kind(schema, path, place) for place in _places(schema, path)]
+    return f", should be {' or '.join(dict.fromkeys(filter(None, words)))}" if any(words) else ""
 
 
-def _one_of(values: list[Any]) -> str:
+def _one_of(place: Mapping[str, Any]) -> str:
+    """The values that a schema names."""
+    values = place.get("enum", [place["const"]] if "const" in place else [])
     return " or ".join(map(_show, values[:_MAX_KNOWN])) + (" or …" if len(values) > _MAX_KNOWN else "")
 
 
-def _phrase(kind: str, message: str) -> str:
+def _kind(schema: Mapping[str, Any], path: Path, place: Mapping[str, Any]) -> str:
+    if place.get("type") == "array":
+        return _array(schema, path)
+    return _FORMATS.get(place.get("format", ""), "") or _TYPES.get(place.get("type", ""), "")
+
+
+def _array(schema: Mapping[str, Any], path: Path) -> str:
+    """An array, of what if that is one kind."""
+    kinds = {str(place["type"]) for place in _places(schema, (*path, 0)) if "type" in place}
+    items = _ITEMS.get(kinds.pop(), "") if len(kinds) == 1 else ""
+    return f"an array of {items}" if items else "an array"
+
+
+def _got(kind: str, value: Any) -> str:
+    """A value that doesn't fit, with what it may have been in the script."""
+    if value is None and kind in _NUMBERS:
+        return "null or NaN"
+    if value == {} and isinstance(value, dict):
+        return "{} (which a promise without await becomes)"
+    return _show(value)
+
+
+def _phrase(fault: pydantic_core.ErrorDetails, schema: Mapping[str, Any], path: Path) -> str:
+    kind, message, value = fault["type"], fault["msg"], fault["input"]
+    if kind in _ONE_OF and (named := [words for place in _places(schema, path) if (words := _one_of(place))]):
+        return f"be {' or '.join(dict.fromkeys(named))}"
+    if kind in {"int_type", "int_from_float"} and isinstance(value, float) and abs(value) >= _MAX_EXACT:
+        return "be a whole number of at most 21 digits"
+    if kind in _ARRAYS | _OBJECTS:
+        hint = ", not its JSON text" if isinstance(value, str) and value[:1] in {"[", "{"} else ""
+        return f"be {_array(schema, path) if kind in _ARRAYS else 'an object'}{hint}"
     if kind in _SHOULD_BE:
-        return f"be {_SHOULD_BE[kind]}"
+        outside = str(fault.get("ctx", {}).get("error", ""))  # "day value is outside expected range"
+        return f"be {_SHOULD_BE[kind]}" + (f": the {outside}" if "outside" in outside else "")
     phrase = _BE.sub("be ", message)
     if phrase == message:  # "String should have at least 3 characters"
         phrase = message.split(" should ", 1)[1]
-    return phrase.replace("be a valid ", "be a ").replace("be a array", "be an array")
+    return phrase.replace("be a valid ", "be a ")
 
 
 def _error(tool_name: str, reasons: Mapping[str, list[str]]) -> ToolValidationError:
@@ -145,8 +191,11 @@ def _error(tool_name: str, reasons: Mapping[str, list[str]]) -> ToolValidationEr
     )
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
+def _unknown(path: Path, value: Any, known: list[str]) -> str:
+    inside = [name for name in known if isinstance(value, dict) and name in value]
+    if inside:  # { args: { id: 1 } }
+        return f"unknown name; its {', '.join(inside[:_MAX_KNOWN])} belong{'s' * (len(inside) == 1)} one level up"
+    near = nearest(str(path[-1]), known)
     if near:
         return f"unknown name; did you mean {' or '.join(near)}?"
     if not known:

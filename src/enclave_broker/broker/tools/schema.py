@@ -96,7 +96,7 @@ class ArgumentSchema:
 
     def to_json(self, validated: Any) -> dict[str, Any]:
         """Validated arguments as JSON values under the script's names, defaults filled in."""
-        plain = self._adapter.dump_python(validated, mode="json", by_alias=True, warnings=False, fallback=repr)
+        plain = self._adapter.serializer.to_python(validated, mode="json", by_alias=True, warnings=False, fallback=repr)
         return cast("dict[str, Any]", plain)
 
 
