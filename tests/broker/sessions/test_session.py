@@ -326,3 +326,18 @@ async def test_sessions_are_listed_by_user_and_state() -> None:
 def test_a_managers_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         SessionManager(**options)
+
+
+async def test_events_may_be_filtered_as_on_the_wire() -> None:
+    async with twin_broker() as broker, await broker.create_session() as session:
+        await session.execute("console.log('a'); console.warn('b')")
+        wanted = {"mode": "include", "rules": [{"types": {"types": ["log"]}}], "alwaysAllow": ["final"]}
+        assert [event.type async for event in session.events(filter=wanted)] == ["log", "final"]
+        with pytest.raises(ValueError, match="mode"):
+            _ = [event async for event in session.events(filter={"mode": "?"})]
+
+
+async def test_a_manager_ends_its_sessions_when_it_is_left() -> None:
+    async with SessionManager() as manager:
+        session = await manager.create(user_id="ann")
+    assert session.closed

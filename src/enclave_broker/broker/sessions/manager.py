@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from enclave_broker.broker.sessions.host import Host, Sources, host_without_runtime
 from enclave_broker.broker.sessions.session import Session
@@ -316,6 +316,12 @@ class SessionManager:
                 self.forget(session)
         if self._sessions:
             self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self, *, drain: float = 0.0) -> None:
         """Wait up to `drain` seconds for what runs, then end it with SHUTTING_DOWN, and forget every session."""

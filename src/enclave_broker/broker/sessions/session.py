@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from enclave_broker.broker.sessions.answers import read_answer
 from enclave_broker.broker.sessions.call_table import CallTable
@@ -23,15 +23,13 @@ from enclave_broker.broker.sessions.machine import State, check
 from enclave_broker.broker.sessions.watchers import Watchers
 from enclave_broker.broker.store.records import ExecutionStarted
 from enclave_broker.broker.tools.globs import Glob
+from enclave_broker.stream.filters import EventFilter
 from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionClosedError
 from enclave_broker.types.events import CatalogChangedEvent, Event, SessionInitEvent
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import CallRecord, ExecutionResult
 from enclave_broker.types.wire import EVENT_TYPES
-
-if TYPE_CHECKING:
-    from enclave_broker.stream.filters import EventFilter
 
 __all__ = ["Session"]
 
@@ -232,10 +230,15 @@ class Session:
         if self.execution is not None:
             self.execution.release()
 
-    async def events(self, from_seq: int = 1) -> AsyncIterator[Event]:
-        """History from `from_seq` (inclusive), then live, to the first final at or after it. Any number of readers."""
+    async def events(self, from_seq: int = 1, filter: Mapping[str, Any] | None = None) -> AsyncIterator[Event]:
+        """History from `from_seq` (inclusive), then live, to the first final at or after it. Any number of readers.
+
+        `filter` is the protocol's object. Raises FilterError, a ConfigurationError's kin, for one that is none.
+        """
+        wanted = None if filter is None else EventFilter.parse(filter)
         async for event in self.log.events(from_seq):
-            yield event
+            if wanted is None or wanted.passes(event):
+                yield event
 
     async def all_events(self, type: str = "") -> AsyncIterator[Event]:
         """Every event of every execution, or those of one type, until the session is closed."""
