@@ -26,7 +26,8 @@ from enclave_broker import (
     ToolError,
     ToolRouter,
 )
-from tests.broker.sessions.support import events_of, twin_broker, until
+from enclave_broker.broker.store.records import HandlerStarted
+from tests.broker.sessions.support import events_of, turns, twin_broker, until
 
 CODE_OF = "(async (name, args) => callTool(name, args).then((value) => value, (error) => error.code))"
 
@@ -285,6 +286,26 @@ async def test_what_a_middleware_raises_on_purpose_reaches_the_script_and_all_el
         assert result.error is not None
         assert "secret" not in result.error.message
         assert "error id" in result.error.message
+
+
+async def test_a_call_whose_time_is_over_is_not_started_by_a_middleware_that_goes_on() -> None:
+    went_on = asyncio.Event()
+
+    async def stubborn(call: ToolCall, call_next: CallNext) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            went_on.set()
+        return await call_next(call)
+
+    async with shop(middleware=[stubborn], limits=SessionLimits(per_tool_deadline=0.05)) as (broker, ledger):
+        session = await broker.create_session()
+        session.begin(f"return await {CODE_OF}('orders:get', {{ id: 1 }})")
+        assert (await session.wait()).value == "TOOL_TIMEOUT"
+        await asyncio.wait_for(went_on.wait(), 5)
+        await turns()
+        assert ledger == []
+        assert not any(isinstance(record.fact, HandlerStarted) for record in session.log.records)
 
 
 async def test_the_session_ends_while_a_middleware_waits() -> None:

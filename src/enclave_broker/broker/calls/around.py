@@ -69,19 +69,24 @@ class _Start:
         assert tool is not None
         if asked.args is not self._args:
             self._change(asked.args)
+        self._check_open()
         if self._begun and tool.effect == "write":
             raise ToolError(f"tool {call.name!r} writes: it isn't started a second time by one call")
         call.step = "started"
         writing = call.caller.started(call, start_of(call))
         if writing is not None:
             await writing
-        if call.is_settled:
-            raise ToolError(f"the call of tool {call.name!r} is over")
+            self._check_open()
         self._begun = True
         call.step = "handler"
         await self._handler.attempt(call)
         self._given = value = msgspec.json.decode(call.result) if call.result else None
         return value
+
+    def _check_open(self) -> None:
+        """A call that has its outcome is never started again, though a middleware swallows its cancellation."""
+        if self._call.is_settled:
+            raise ToolError(f"the call of tool {self._call.name!r} is over")
 
     def _change(self, args: dict[str, Any]) -> None:
         """The arguments are others than the policy has judged: they are judged anew."""

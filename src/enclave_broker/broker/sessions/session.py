@@ -233,7 +233,7 @@ class Session:
     async def events(self, from_seq: int = 1, filter: Mapping[str, Any] | None = None) -> AsyncIterator[Event]:
         """History from `from_seq` (inclusive), then live, to the first final at or after it. Any number of readers.
 
-        `filter` is the protocol's object. Raises FilterError, a ConfigurationError's kin, for one that is none.
+        `filter` is the protocol's object. Raises ValueError, an EnclaveError with INVALID_FILTER, for one that is none.
         """
         wanted = None if filter is None else EventFilter.parse(filter)
         async for event in self.log.events(from_seq):
