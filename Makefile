@@ -59,7 +59,7 @@ docs: $(CHECKS) ## Write the pages that are made from the code
 demo: $(SHOW) ## A report, hostile scripts, and a stream that is cut and taken up, at this terminal
 	$(BIN)/python examples/demo
 
-bench: $(RUN) $(VENV)/.has-wrk ## How fast it is here
+bench: $(CHECKS) $(VENV)/.has-wrk ## How fast it is here
 	$(BIN)/python bench/run.py
 
 # By the oldest Python that is supported: a newer one leaves out what only that one needs.

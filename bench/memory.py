@@ -45,7 +45,7 @@ async def waiting(count: int) -> Figure:
         never.clear()
         before = sum(both(broker))
         tasks = [asyncio.ensure_future(broker.execute('await callTool("w", {})')) for _ in range(count)]
-        while any(s.state != "waiting_for_tool" for s in broker.sessions.list()) or len(broker.sessions.list()) < count:
+        while sum(s.state == "waiting_for_tool" for s in broker.sessions.list(limit=None)) < count:
             await asyncio.sleep(0.05)
         after = both(broker)
         never.set()

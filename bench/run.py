@@ -1,6 +1,6 @@
 """`make bench`: medians, p99 and the ratio to a floor of the same run; free, and pinned to one CPU. Writes JSON.
 
-python bench/run.py [--quick] [--only speed|fairness|memory|startup|http|events|governed] [--free | --pinned]
+python bench/run.py [--quick] [--only PART] [--free | --pinned]
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import approvals
+import auth
 import events
 import fairness
 import floor
@@ -23,7 +25,7 @@ import startup
 from figures import HEAD, Figure, save
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("speed", "fairness", "memory", "startup", "http", "events", "governed")
+PARTS = ("speed", "fairness", "memory", "startup", "http", "events", "governed", "auth", "approvals")
 PINNED = ("speed", "governed")  # the others need both their sides at once
 
 
@@ -40,6 +42,8 @@ async def measure(parts: list[str], *, pinned: bool, quick: bool) -> list[Figure
         "http": lambda: http_all.measure(quick=quick),
         "events": lambda: events.measure(quick=quick),
         "governed": lambda: governed.measure(quick=quick),
+        "approvals": lambda: approvals.measure(quick=quick),
+        "auth": lambda: auth.measure(quick=quick),
     }
     for part in parts:
         if pinned and part not in PINNED:

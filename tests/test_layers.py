@@ -21,7 +21,8 @@ MAX_LINES = 400
 # A module may import from its own room and from those that stand here. A room is a package or a module, by its path
 # below `enclave_broker`; the longest name that fits decides.
 LOWER = "types stream runtime"
-SESSIONS = f"{LOWER} broker.wheel broker.observers broker.store.records broker.store.counters broker.tools broker.calls"
+CALLS = f"{LOWER} broker.wheel broker.telemetry broker.store.counters broker.tools"
+SESSIONS = f"{CALLS} broker.observers broker.store.records broker.calls"
 BROKER = f"{SESSIONS} broker.sessions broker.sessions.log broker.store"
 ROOMS: Mapping[str, frozenset[str]] = {
     room: frozenset(allowed.split())
@@ -34,12 +35,13 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "runtime.memory": "types stream runtime core",
         "broker.wheel": "",
         "broker.observers": "types",
+        "broker.telemetry": "types",
         "broker.store.records": "types",
         "broker.store.counters": "types",
         "broker.store": f"{LOWER} broker.store.records broker.store.counters",
         "broker.tools": LOWER,
         # The windows of rate limits are counted where other nodes could share them.
-        "broker.calls": f"{LOWER} broker.wheel broker.store.counters broker.tools",
+        "broker.calls": CALLS,
         "broker.sessions": f"{SESSIONS} broker.sessions.log",
         # The only one of the sessions that knows where records are kept; the others are handed the log.
         "broker.sessions.log": f"{SESSIONS} broker.sessions broker.store",
@@ -56,7 +58,11 @@ MAY_HOLD_ENGINE = {("testing", "runtime.memory"), *((room, "core") for room in E
 # `Broker.http_app` and `Broker.mount` import it when they are called: a plain import must not load a web framework.
 DEFERRED = {("broker.broker", "broker.http")}
 # Packages that only some rooms may import.
-THIRD_PARTY_ROOMS = {"wasmtime": {"core"}}
+THIRD_PARTY_ROOMS = {
+    "opentelemetry": {"broker.telemetry"},
+    "prometheus_client": {"broker.telemetry"},
+    "wasmtime": {"core"},
+}
 BANNED_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
 
 
@@ -166,6 +172,7 @@ def test_every_module_imports_only_from_the_rooms_below_it() -> None:
         ("broker.sessions.machine", "broker.store.store"),
         ("broker.sessions.session", "broker.broker"),
         ("broker.store.memory", "broker.sessions.log"),
+        ("broker.telemetry.audit", "broker.calls.call"),
         ("broker.tools.router", "broker.calls.chain"),
         ("cli", "core.javascript"),
         ("cli", "runtime.worker"),
@@ -188,6 +195,7 @@ def test_an_import_against_the_order_is_found(importer: str, target: str) -> Non
     ("importer", "target"),
     [
         ("broker.broker", "broker.store.memory"),
+        ("broker.calls.call", "broker.telemetry.spans"),
         ("broker.calls.chain", "broker.tools.router"),
         ("broker.http.app", "broker.broker"),
         ("broker.sessions.log", "broker.store.store"),
@@ -209,7 +217,7 @@ def test_the_broker_may_import_http_only_when_asked_for_an_application() -> None
     assert not is_allowed(Import("broker.sessions.session", "broker.http.app", 1, for_types=False, deferred=True))
 
 
-def test_only_the_engine_imports_the_webassembly_runtime() -> None:
+def test_only_its_own_room_imports_a_package_that_one_room_is_for() -> None:
     wrong = [
         str(found)
         for found in ASKED

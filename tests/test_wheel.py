@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT / "src"
 PACKAGE = "enclave_broker"
-# Python, its mark for type checkers, the engine, and what the engine is made of. Another kind of file is a decision.
-SUFFIXES = {".py", ".typed", ".wasm", ".sha256", ".c", ".h", ".js"}
+# Python, its mark for type checkers, the engine, what that is made of, and the console. Another kind is a decision.
+SUFFIXES = {".py", ".typed", ".wasm", ".sha256", ".c", ".h", ".js", ".html", ".css", ".svg"}
 
 
 def pip(*arguments: str | Path) -> None:

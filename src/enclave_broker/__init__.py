@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 __all__ = [
     "AccessController",
     "AccessDeniedError",
+    "ApiKeys",
+    "Approval",
     "ApprovalDeniedError",
     "ApprovalExpiredError",
     "AsyncClient",
@@ -31,11 +33,14 @@ __all__ = [
     "DeadlineExceededEvent",
     "Decision",
     "EnclaveError",
+    "Env",
     "ErrorEvent",
     "ExecutionError",
     "ExecutionResult",
+    "File",
     "FinalEvent",
     "HeartbeatEvent",
+    "Jwt",
     "LimitDecision",
     "LogCalls",
     "LogEvent",
@@ -46,6 +51,7 @@ __all__ = [
     "PartialResultEvent",
     "PermissionDeniedError",
     "Principal",
+    "PrincipalLimits",
     "RateLimit",
     "RateLimitError",
     "RateLimiter",
@@ -63,6 +69,8 @@ __all__ = [
     "SessionLimits",
     "SessionManager",
     "SessionNotFoundError",
+    "SessionState",
+    "Stage",
     "StdoutEvent",
     "StoreError",
     "Timeout",
@@ -95,7 +103,10 @@ if TYPE_CHECKING:
     from enclave_broker.broker.calls.middleware.retry import Retry
     from enclave_broker.broker.calls.middleware.timeout import Timeout
     from enclave_broker.broker.calls.rate_limit import RateLimit, RateLimiter
+    from enclave_broker.broker.calls.secrets import Env, File
     from enclave_broker.broker.calls.tool_router import ToolRouter
+    from enclave_broker.broker.http.api_keys import ApiKeys
+    from enclave_broker.broker.http.jwt_auth import Jwt
     from enclave_broker.broker.sessions.manager import SessionManager
     from enclave_broker.broker.sessions.session import Session
     from enclave_broker.broker.store.counters import LimitDecision
@@ -104,6 +115,7 @@ if TYPE_CHECKING:
     from enclave_broker.broker.tools.tool import Tool
     from enclave_broker.client.async_client import AsyncClient
     from enclave_broker.client.client import Client
+    from enclave_broker.types.approval import Approval
     from enclave_broker.types.calls import ToolCall
     from enclave_broker.types.errors import (
         AccessDeniedError,
@@ -151,7 +163,8 @@ if TYPE_CHECKING:
     )
     from enclave_broker.types.limits import SessionLimits
     from enclave_broker.types.principal import Principal
-    from enclave_broker.types.results import CallRecord, ExecutionResult, ScriptError
+    from enclave_broker.types.principal_limits import PrincipalLimits
+    from enclave_broker.types.results import CallRecord, ExecutionResult, ScriptError, SessionState, Stage
 else:  # out of a type checker's sight, or every misspelt name would pass as an object
     _HOMES = {
         "AccessController": "broker.calls.access",
@@ -160,6 +173,8 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "RateLimit": "broker.calls.rate_limit",
         "RateLimiter": "broker.calls.rate_limit",
         "LimitDecision": "broker.store.counters",
+        "Env": "broker.calls.secrets",
+        "File": "broker.calls.secrets",
         "ToolRouter": "broker.calls.tool_router",
         "Timeout": "broker.calls.middleware.timeout",
         "Retry": "broker.calls.middleware.retry",
@@ -170,6 +185,9 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "LogCalls": "broker.calls.middleware.log_calls",
         "CallNext": "broker.calls.middleware.compose",
         "AccessDeniedError": "types.errors",
+        "ApiKeys": "broker.http.api_keys",
+        "Jwt": "broker.http.jwt_auth",
+        "Approval": "types.approval",
         "ApprovalDeniedError": "types.errors",
         "ApprovalExpiredError": "types.errors",
         "AuthenticationError": "types.errors",
@@ -193,6 +211,7 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "PartialResultEvent": "types.events",
         "PermissionDeniedError": "types.errors",
         "Principal": "types.principal",
+        "PrincipalLimits": "types.principal_limits",
         "RateLimitError": "types.errors",
         "RuntimeLostError": "types.errors",
         "ScriptError": "types.results",
@@ -208,6 +227,8 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "SessionInitEvent": "types.events",
         "SessionLimits": "types.limits",
         "SessionNotFoundError": "types.errors",
+        "SessionState": "types.results",
+        "Stage": "types.results",
         "StdoutEvent": "types.events",
         "StoreError": "types.errors",
         "Tool": "broker.tools.tool",

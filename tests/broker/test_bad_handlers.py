@@ -185,6 +185,16 @@ SENDABLE = {
     "special names": ({"__proto__": {"a": 1}, "then": 1}, {"__proto__": {"a": 1}, "then": 1}),
     "an int beyond 2**53": (2**60, 1152921504606847000),
 }
+
+
+def shared(levels: int) -> list[Any]:
+    """Small in memory, and gigabytes as text."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
 DETAILS = {
     "a set": {1},
     "an object": object(),
@@ -195,6 +205,7 @@ DETAILS = {
     "a lone surrogate as name": {"\ud800": 1},
     "much text": "y" * 10**6,
     "special names": {"__proto__": {"a": 1}, "then": 1},
+    "shared structure": shared(45),
 }
 ODD_CODES: list[Any] = ["", "two words", "x" * 1_000, "\ud800", "\0", "é", 5, b"CODE"]
 NAMED: dict[str, Callable[..., Any]] = {
@@ -314,7 +325,8 @@ async def test_a_code_that_is_no_word_is_an_execution_error(run: Run, place: int
 async def test_details_of_any_kind_reach_the_script_as_json_or_not_at_all(run: Run, place: int) -> None:
     name, code, message, details, _ = await outcome(run, f"details{place}")
     assert (name, code, message) == ("ToolError", "MINE", "m")
-    assert details in (None, [1], [None, None], {"__proto__": {"a": 1}, "then": 1})
+    mended: list[Any] = [{"a": "\ufffd"}, {"\ufffd": 1}]
+    assert details in (None, [1], [None, None], {"__proto__": {"a": 1}, "then": 1}, *mended)
 
 
 async def test_details_of_any_depth_settle_the_call(run: Run) -> None:

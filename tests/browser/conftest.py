@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import Browser, chromium, find_chromium
+from tests.browser.console import Console, console_page, make_broker
+from tests.http.live import Live, serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -39,3 +41,16 @@ def site() -> Generator[str]:
             yield found[0]
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def live() -> Generator[Live]:
+    """Served to everybody."""
+    with serving(make_broker()) as running:
+        yield running
+
+
+@pytest.fixture
+def console(browser: Browser, live: Live) -> Generator[Console]:
+    with console_page(browser, live.url) as opened:
+        yield opened

@@ -85,3 +85,25 @@ def test_a_broker_without_rules_says_so(shop: Path) -> None:
     done = command("access", "check", "whoami", folder=shop)
     assert done.code == 2
     assert "the broker has no access controller" in done.err
+
+
+# -- the app's own facts ---------------------------------------------------------------------------------------------
+
+
+def test_check_asks_the_apps_own_facts_about_whoever_asks(governed: Path) -> None:
+    told = "{'plan': 'pro' if principal.subject == 'bob' else 'free', 'beta': True}"
+    facts = f"async def facts(principal):\n    return {told}\n"
+    app = GOVERNED + facts + "broker.context = facts\n"
+    (governed / "app.py").write_text(app, encoding="utf-8")
+    assert command("access", "check", "talk", "--as", "bob", folder=governed).code == 0
+    assert command("access", "check", "talk", "--as", "eve", folder=governed).code == 1
+    # what the host says stands over what the principal claims
+    assert command("access", "check", "talk", "--as", "eve", "--claim", "plan=pro", folder=governed).code == 1
+
+
+def test_check_says_when_the_apps_own_facts_fail(governed: Path) -> None:
+    (governed / "app.py").write_text(GOVERNED + "broker.context = lambda principal: 1 / 0\n", encoding="utf-8")
+    done = command("access", "check", "talk", "--as", "bob", folder=governed)
+    assert done.code == 2
+    assert "context=" in done.err
+    assert "ZeroDivisionError" in done.err

@@ -78,7 +78,7 @@ def test_a_bug_in_a_tool_shows_the_apps_own_traceback(shop: Path) -> None:
     done = command("run", "-e", "await tools.crash({})", folder=shop)
     assert done.code == 1
     assert "ValueError: a bug of the app's" in done.err
-    files = [line.split('"')[1] for line in done.err.splitlines() if line.startswith('  File "')]
+    files = [line.split('"')[1] for line in done.err.splitlines() if line.startswith('      File "')]
     assert files == [str(shop / "app.py")]
 
 

@@ -27,6 +27,23 @@ def test_describe_shows_description_effect_and_schemas(shop: Path) -> None:
     assert result["type"] == "array"
 
 
+APP_WITH_SECRETS = """
+from enclave_broker import Broker, ToolContext
+
+broker = Broker(secrets={"payments": "canary-of-the-secret", "other": "another-secret"})
+
+@broker.tool(secrets=["payments", "other"])
+async def pay(context: ToolContext) -> None: ...
+"""
+
+
+def test_describe_shows_the_names_of_secrets_and_no_value(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP_WITH_SECRETS, encoding="utf-8")
+    done = command("tools", "describe", "pay", folder=tmp_path)
+    assert "\nsecrets  payments, other\n" in done.out
+    assert "canary" not in done.out + done.err
+
+
 def test_describe_of_an_unknown_tool_names_the_nearest(shop: Path) -> None:
     done = command("tools", "describe", "orders.serach", folder=shop)
     assert done.code == 2

@@ -86,11 +86,12 @@ EVENTS = [
         (events.ToolCallEvent(**at(4), call_id=CALL, tool_name="files:copy", args={"name": "a.txt"}),),
     ),
     About(
-        "How far a call is. `connecting`: it has a place among those that run. `processing`: its handler starts; "
+        "How far a call is. `connecting`: it has a place among those that run, and once more when a "
+        "[person](../how-to/approvals.md) is asked; `sending`: the answer is there. `processing`: its handler starts; "
         "a call that is refused has none. `receiving`: the handler's `context.progress`.",
         {
             "callId": CALL_ID,
-            "phase": "`sending` isn't used today",
+            "phase": "how far it is",
             "elapsedMs": "since the call was made",
             "bytesReceived": "what the handler says it has done",
             "totalBytes": "of how much",

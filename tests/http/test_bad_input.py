@@ -245,7 +245,7 @@ def test_a_failure_that_nobody_foresaw_is_answered_without_detail(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(live.broker.sessions, "list", fail)
+    monkeypatch.setattr(live.broker.sessions, "list_for", fail)
     response = live.client.get("/sessions")
     assert refusal(response) == (500, "INTERNAL_ERROR")
     assert set(response.json()) == {"code", "message"}

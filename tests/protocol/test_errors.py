@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from enclave_broker import Session, SessionManager
+from enclave_broker import Principal, Session, SessionManager
 from tests.http.live import Live, serving
 from tests.protocol import shop
 from tests.protocol.client import Enclave, hold, refusal, refused_field, unique
@@ -180,7 +179,7 @@ def test_an_application_whose_broker_does_not_run_is_503_not_running() -> None:
 
 
 class Broken(SessionManager):
-    def list(self, **options: Any) -> Sequence[Session]:
+    def list_for(self, principal: Principal, *, state: str | None = None) -> Sequence[Session]:
         raise RuntimeError("the password is hunter2")
 
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from enclave_broker.runtime import process as process_module
-from enclave_broker.runtime.frames import HEADER, STEP, Up, pack
+from enclave_broker.runtime.frames import CLOSED, HEADER, STEP, Up, pack
 from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.process import WorkerProcess
 from enclave_broker.runtime.run import ProcessRun
@@ -186,7 +186,7 @@ LIES = {
     "a verdict that isn't there": pack(Up.STEP, 1, step(verdict=200)),
     "a verdict of a run that goes on": pack(Up.STEP, 1, step(ended=0, verdict=2)),
     "two steps for one start": pack(Up.STEP, 1, step(b"[]", ended=0)) * 2,
-    "a run closed that nobody cancelled": pack(Up.CLOSED, 1),
+    "a run closed that nobody cancelled": pack(Up.CLOSED, 1, CLOSED.pack(0)),
     "a hello that is no JSON": pack(Up.HELLO, 0, b"{"),
     "effects that are no JSON": pack(Up.STEP, 1, step(b"[[5,")),
     "effects of an unknown kind": pack(Up.STEP, 1, step(b"[[99,1]]")),
@@ -211,7 +211,7 @@ async def test_late_frames_of_a_cancelled_run_are_no_lie(liar: Liar) -> None:
     run = lying(heard)
     liar.worker.place(run)
     run.cancel()
-    liar.channel.sendall(pack(Up.STEP, 1, step()) + pack(Up.CLOSED, 1))
+    liar.channel.sendall(pack(Up.STEP, 1, step()) + pack(Up.CLOSED, 1, CLOSED.pack(0)))
     await until(lambda: liar.worker.load == 0)
     assert not liar.worker.ended
     assert heard.steps == []

@@ -16,29 +16,27 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from enclave_broker.broker.assembly import Parts, assemble
 from enclave_broker.broker.calls.access import AccessController
-from enclave_broker.broker.calls.chain import compose
+from enclave_broker.broker.calls.approvals import Approvals
 from enclave_broker.broker.calls.middleware.compose import Middleware, check_middleware
 from enclave_broker.broker.calls.policy import ContextResolver, Policy, checked_policy
 from enclave_broker.broker.calls.rate_limit import RateLimiter
-from enclave_broker.broker.calls.runner import CallRunner
+from enclave_broker.broker.calls.secrets import Source
 from enclave_broker.broker.calls.tool_router import ToolRouter
 from enclave_broker.broker.lifecycle import Lifecycle, Running
-from enclave_broker.broker.observers import EventCallback, Observers
+from enclave_broker.broker.observers import EventCallback
+from enclave_broker.broker.one_run import ReturnWhen, check_run, one_run
 from enclave_broker.broker.registry import Registry
-from enclave_broker.broker.sessions.host import Host, Sources, is_running_here
-from enclave_broker.broker.sessions.log import Log
+from enclave_broker.broker.sessions.host import Sources, is_running_here
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
-from enclave_broker.broker.store.committer import Committer
 from enclave_broker.broker.store.store import Store
+from enclave_broker.broker.telemetry.telemetry import Telemetry
 from enclave_broker.broker.tools.globs import compile_globs
 from enclave_broker.broker.tools.names import is_name
 from enclave_broker.broker.tools.router import RoutesChanged
-from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.tools.tool import Tool
-from enclave_broker.broker.wheel import Wheel
-from enclave_broker.runtime.pool import ProcessPool
 from enclave_broker.runtime.runtime import Runtime
 from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import ConfigurationError
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 T = TypeVar("T")
+Now = Callable[[], float] | float | None
 
 DRAIN_SECONDS = 5.0
 """How long leaving `async with broker` waits for what still runs."""
@@ -67,7 +66,7 @@ class Broker(Registry):
     over while that loop runs; after that the broker starts anew. On Linux a sandbox that can't be built completely is a
     ConfigurationError at the start, unless `weak_sandbox`. `runtimes` replaces the worker processes (one, for now).
     `access` decides who may call what, `rate_limiter` how often, `middleware` stands around every handler, outer to
-    inner; `context` gives the rules facts about a principal, asked once a call.
+    inner; `context` gives the rules facts about a principal, asked once a call. `secrets` are what tools get by name.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class Broker(Registry):
         access: AccessController | None = None,
         rate_limiter: RateLimiter | None = None,
         context: ContextResolver | None = None,
+        secrets: Mapping[str, Source] | None = None,
         sessions: SessionManager | None = None,
         limits: SessionLimits | None = None,
         store: Literal["memory"] | Store = "memory",
@@ -88,26 +88,37 @@ class Broker(Registry):
     ) -> None:
         if len(runtimes) > 1:
             raise ConfigurationError("more than one runtime is not supported yet")
-        super().__init__(tools, router)
+        super().__init__(tools, router, secrets)
         self.access = access
-        self._middleware = check_middleware(middleware, "Broker(middleware=)")
         self._limiter = checked_policy(access, rate_limiter, context)
         self.router.limiter = self._limiter
-        self._context = context
+        self.context = context
+        """Gives the rules facts about a principal; read at each start."""
         self.sessions = sessions or SessionManager()
         self.limits = limits or SessionLimits()
         """What a session gets unless it has its own, and the most that a request over HTTP can ask for."""
         if isinstance(store, str) and store != "memory":
             raise ConfigurationError(f"store {store!r} is not here: 'memory' is, and any Store")
-        self._store = None if isinstance(store, str) else store
-        self._owner_id = new_session_id(os.urandom)[2:]
         self.weak_sandbox = weak_sandbox
         """Whether a start without all required walls is accepted; read at each start."""
-        self._runtimes = tuple(runtimes)
         self._sources = sources or Sources()
-        self._threads = HandlerThreads()
         self._callbacks: list[EventCallback] = []
+        self.telemetry = Telemetry()
         self._life = Lifecycle(self._start)
+        self.approvals = Approvals(self._life.here, lambda: self.context)
+        self._parts = Parts(
+            catalog=self._catalog,
+            middleware=check_middleware(middleware, "Broker(middleware=)"),
+            secrets=self._secrets,
+            threads=self._threads,
+            runtimes=tuple(runtimes),
+            store=None if isinstance(store, str) else store,
+            owner_id=new_session_id(os.urandom)[2:],
+            telemetry=self.telemetry,
+            approvals=self.approvals,
+        )
+        """The calls that wait for a person."""
+        self.on_approval = self.approvals.on
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -171,27 +182,9 @@ class Broker(Registry):
         await self._life.close()
 
     async def _start(self) -> Running:
-        loop = asyncio.get_running_loop()
-        runtime: Runtime = self._runtimes[0] if self._runtimes else ProcessPool(weak_sandbox=self.weak_sandbox)
-        try:
-            await runtime.start()
-        except BaseException:
-            await runtime.aclose()
-            raise
-        wheel = Wheel(loop)
-        policy = Policy(self.access, self._limiter, self._context)
-        runner = CallRunner(compose(self._catalog, wheel, self._threads, policy, self._middleware))
-        committer = None if self._store is None else Committer(self._store, self._owner_id)
-        host = Host(
-            loop=loop,
-            wheel=wheel,
-            runtime=runtime,
-            runner=runner,
-            observers=Observers(),
-            make_log=partial(Log, committer=committer),
-        )
-        running = Running(host, runtime, self.sessions, committer)
-        running.on_end(self.router.on_change(partial(self._tell_sessions, loop)))
+        policy = Policy(self.access, self._limiter, self.context, self.approvals)
+        running = await assemble(self._parts, policy, self.sessions, weak_sandbox=self.weak_sandbox)
+        running.on_end(self.router.on_change(partial(self._tell_sessions, running.host.loop)))
         return running
 
     def _tell_sessions(self, loop: asyncio.AbstractEventLoop, told: RoutesChanged) -> None:
@@ -206,18 +199,20 @@ class Broker(Registry):
 
     @contextlib.asynccontextmanager
     async def override(
-        self, *, seed: int | None = None, now: Callable[[], float] | float | None = None
+        self, *, secrets: Mapping[str, Source] | None = None, seed: int | None = None, now: Now = None
     ) -> AsyncGenerator[Self]:
         """For tests and demonstrations: sessions that are opened in here have this randomness and this time.
 
-        `now` is in seconds since the epoch.
+        `now` is in seconds since the epoch. Handlers that start in here have these `secrets`, all of whose names the
+        broker knows, whoever calls them. Raises ConfigurationError.
         """
         before = self._sources
         random = before.random if seed is None else Random(seed).randbytes  # noqa: S311 fixed on purpose
         clock = before.now if now is None else now if callable(now) else partial(float, now)
         self._sources = Sources(now=clock, random=random)
         try:
-            yield self
+            with self._secrets.replaced(secrets or {}):
+                yield self
         finally:
             self._sources = before
 
@@ -237,6 +232,7 @@ class Broker(Registry):
         metadata: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
         result_type: Any = Any,
+        return_when: ReturnWhen = "final",
         on_event: EventCallback | None = None,
     ) -> ExecutionResult[Any]:
         """Run code in a session of its own and wait for its end.
@@ -244,28 +240,19 @@ class Broker(Registry):
         A script that fails is a result, never an exception. `allowed_tools` are exact names and globs, None is every
         tool. `context` is facts for the access rules; `metadata` is labels, and never is. `result_type` is what the
         value has to be (anything pydantic validates); a value that isn't is a failed result with VALIDATION_ERROR.
-        `on_event` gets every event before this returns. Cancelling this ends the run.
+        `on_event` gets every event before this returns. With `return_when="waiting"` this also returns when all that is
+        under way waits for a person: with that `status`, and `pending`; `sessions.get(session_id).wait()` has the end,
+        up to ten minutes after it. Cancelling this ends the run.
         Raises ConfigurationError for wrong options, OverloadedError when there is no room, ClosedError after `aclose`.
         """
         check = typed(result_type)
         merged = self._limits_of(limits, timeout, deadline, max_tool_calls)
-        if on_event is not None and not callable(on_event):
-            raise ConfigurationError(f"on_event is a function of an event, not {on_event!r}")
+        waits = check_run(return_when, on_event)
+        approvals = self.approvals if waits else None
 
         async def run() -> ExecutionResult[Any]:
-            session = await self._open(allowed_tools, principal, merged, metadata, None, context=context)
-            try:
-                execution = session.begin(code, language)
-                watching = None
-                if on_event is not None and self._life.running is not None:
-                    watching = self._life.running.host.observers.watch(session.events(), on_event)
-                result = await session.result_of(execution)
-                if watching is not None:
-                    await asyncio.wait({watching})
-                return check(result)
-            finally:
-                session.close("SESSION_CANCELLED", "whoever waited for the result went away", status="cancelled")
-                self.sessions.forget(session)
+            session = await self._open(allowed_tools, principal, merged, metadata, None, context=context, single=waits)
+            return check(await one_run(session, code, language, on_event, sessions=self.sessions, approvals=approvals))
 
         return await self._life.here(run)
 
@@ -372,13 +359,15 @@ class Broker(Registry):
 
         Returns the value as JSON. Raises ToolError with the wire's code, SessionNotFoundError, SessionClosedError.
         """
+        running = self._life.running
+        if running is not None and is_running_here(running.host.loop):
+            return await self._call(session_id, call)
+        return await self._life.here(partial(self._call, session_id, call))
 
-        async def run() -> Any:
-            await self._life.ready()
-            asked = call.principal if isinstance(call, ToolCall) and call.session_id else None
-            return await self.sessions.find_called(session_id, asked).calls.call(call)
-
-        return await self._life.here(run)
+    async def _call(self, session_id: str, call: ToolCall | Mapping[str, Any]) -> Any:
+        await self._life.ready()
+        asked = call.principal if isinstance(call, ToolCall) and call.session_id else None
+        return await self.sessions.find_called(session_id, asked).calls.call(call)
 
 
 async def create_session(broker: Broker, **options: Any) -> Session:

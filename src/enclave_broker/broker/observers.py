@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from enclave_broker.types.events import Event
 
@@ -13,8 +14,12 @@ __all__ = ["EventCallback", "Observers"]
 
 log = logging.getLogger("enclave_broker.events")
 
+T = TypeVar("T")
+
 EventCallback = Callable[[Event], Awaitable[None] | None]
 CLOSE_SECONDS = 1.0
+TELL_SECONDS = 60.0
+"""How long a callback that is told something once may take."""
 
 
 class Observers:
@@ -30,6 +35,13 @@ class Observers:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def tell(self, subject: T, callbacks: Sequence[Callable[[T], Awaitable[None] | None]]) -> None:
+        """Call each of them with it, side by side."""
+        for callback in callbacks:
+            task = asyncio.get_running_loop().create_task(_told(subject, callback))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def aclose(self) -> None:
         """Let the callbacks have what is there, for a moment."""
         if self._tasks:
@@ -38,6 +50,19 @@ class Observers:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=CLOSE_SECONDS)
+
+
+async def _told(subject: T, callback: Callable[[T], Awaitable[None] | None]) -> None:
+    try:
+        async with asyncio.timeout(TELL_SECONDS):
+            result = callback(subject)
+            if inspect.isawaitable(result):
+                await result
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        log.exception("a callback failed on %s", type(subject).__name__)
 
 
 async def _pump(events: AsyncIterator[Event], callback: EventCallback) -> None:

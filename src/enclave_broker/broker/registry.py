@@ -10,9 +10,11 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from enclave_broker.broker.calls.secrets import Secrets, Source
 from enclave_broker.broker.calls.tool_router import ToolRouter
 from enclave_broker.broker.tools.catalog import Catalog
 from enclave_broker.broker.tools.client_tool import client_tool
+from enclave_broker.broker.tools.threads import HandlerThreads
 from enclave_broker.broker.tools.tool import Tool, tool_from_function
 from enclave_broker.types.calls import Effect
 from enclave_broker.types.errors import ConfigurationError
@@ -25,11 +27,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """A Broker is one. Tools may come and go while sessions are open; a call keeps the tool that it was routed to."""
 
-    def __init__(self, tools: Mapping[str, Callable[..., Any] | Tool] | None, router: ToolRouter | None) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, Callable[..., Any] | Tool] | None,
+        router: ToolRouter | None,
+        secrets: Mapping[str, Source] | None,
+    ) -> None:
         if router is not None and not isinstance(router, ToolRouter):  # pyright: ignore[reportUnnecessaryIsInstance] input
             raise ConfigurationError(f"router is a ToolRouter, not {router!r}")
         self.router = ToolRouter() if router is None else router
         """All tools, those of patterns too; what is registered there counts here at once."""
+        self._threads = HandlerThreads()
+        self._secrets = Secrets(secrets, self._threads)
+        for route in self.router:
+            self._secrets.check(f"route {route.pattern}", route.secrets)
+        self.router.secrets = self._secrets
         self._catalog = Catalog(router=self.router)
         self._versions: tuple[int, str] | None = None
         for name, handler in (tools or {}).items():
@@ -45,8 +57,10 @@ class Registry:
         /,
         *,
         effect: Effect = "write",
+        secrets: Sequence[str] = (),
         timeout: float | timedelta | None = None,
         requires_auth: bool = False,
+        requires_approval: bool = False,
         rate_limit: Any = None,
         middleware: Sequence[Callable[..., Any]] = (),
         description: str | None = None,
@@ -56,7 +70,9 @@ class Registry:
         """Register a function as a tool, under its own name or the one given; returns the function unchanged.
 
         Its typed parameters are the arguments (one named `args` is the whole object, one annotated `ToolContext` gets
-        the context). `async def` runs in the loop, `def` in a thread. `requires_auth` refuses whoever is anonymous,
+        the context). `async def` runs in the loop, `def` in a thread. `secrets` are names of the broker's, whose values
+        the context holds for each start. `requires_auth` refuses whoever is anonymous,
+        `requires_approval` has a person asked about each call that no access rule has asked about,
         `rate_limit` is a RateLimit of its own, `middleware` stands inside the broker's. Raises ConfigurationError for
         a name that is taken or no name, and for a signature that can't be a tool's.
         """

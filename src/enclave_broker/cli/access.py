@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +14,11 @@ import msgspec
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.calls.access import AccessController, Decision
+from enclave_broker.broker.calls.policy import ContextResolver, facts_of
 from enclave_broker.broker.tools.names import nearest
 from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.cli.app import load_named, need_broker
+from enclave_broker.cli.asker import shown_facts
 from enclave_broker.cli.failure import CHECK_FAILED, OK, UsageError
 from enclave_broker.cli.render import show_error
 from enclave_broker.cli.screen import BOLD, CYAN, GREEN, RED, YELLOW, Screen
@@ -32,13 +36,14 @@ _STYLES = {"allow": GREEN, "ask": YELLOW, "deny": RED}
 
 def execute(arguments: argparse.Namespace, screen: Screen) -> int:
     """Raises UsageError."""
-    facts = _facts(arguments.subject, arguments.roles, arguments.claims)
+    principal = _principal(arguments.subject, arguments.roles, arguments.claims)
     args = None if arguments.args is None else _json_object(arguments.args)
     broker = need_broker(load_named(arguments.app, Settings(os.environ, Path(".env")), verbose=arguments.verbose))
     access = cast("AccessController | None", getattr(broker, "access", None))
     if access is None:
         raise UsageError("the broker has no access controller, so it has no rules: Broker(access=...) gives it one")
     tool = _tool(broker, arguments.name, screen)
+    facts = asyncio.run(_facts(broker.context, principal))
     try:
         decision = _decide(access, arguments.name, facts, args, tool)
     except ToolError as error:
@@ -49,7 +54,7 @@ def execute(arguments: argparse.Namespace, screen: Screen) -> int:
 
 
 def _decide(
-    access: AccessController, name: str, facts: dict[str, Any], args: dict[str, Any] | None, tool: Tool | None
+    access: AccessController, name: str, facts: Mapping[str, Any], args: dict[str, Any] | None, tool: Tool | None
 ) -> Decision:
     """As the chain does: by the name, if that is enough, else by the arguments as the tool takes them.
 
@@ -74,14 +79,23 @@ def _tool(broker: Broker, name: str, screen: Screen) -> Tool | None:
     return tools.get(name)
 
 
-def _facts(subject: str | None, roles: Sequence[str], claims: Sequence[str]) -> dict[str, Any]:
-    """The context of the policy."""
+def _principal(subject: str | None, roles: Sequence[str], claims: Sequence[str]) -> Principal:
     try:
-        principal = Principal(ANONYMOUS.subject if subject is None else subject, roles=frozenset(roles))
+        subject = ANONYMOUS.subject if subject is None else subject
+        return Principal(subject, roles=frozenset(roles), claims=dict(map(_claim, claims)))
     except ValueError as error:
         raise UsageError(f"--as: {error}") from None
-    claimed = dict(map(_claim, claims))
-    return {**claimed, "subject": principal.subject, "tenant": principal.tenant, "role": principal.roles}
+
+
+async def _facts(resolver: ContextResolver | None, principal: Principal) -> Mapping[str, Any]:
+    """The context of the policy, with what the app's own `context=` says. Raises UsageError if that fails."""
+    if resolver is None:
+        return facts_of(principal, {}, {})
+    try:
+        found = resolver(principal)
+        return facts_of(principal, await found if inspect.isawaitable(found) else found, {})
+    except Exception as error:
+        raise UsageError(f"the app's context= failed: {type(error).__name__}: {error}") from error
 
 
 def _claim(text: str) -> tuple[str, Any]:
@@ -102,4 +116,6 @@ def _show(decision: Decision, screen: Screen) -> None:
     if decision.where:
         rows.append(f"{out.paint('where', BOLD)}   {inline(decision.where)}")
     rows.append(f"{out.paint('reason', BOLD)}  {inline(decision.reason)}")
+    if decision.verdict == "ask" and decision.rule is not None and decision.rule.approvers is not None:
+        rows.append(f"{out.paint('approvers', BOLD)}  {shown_facts(decision.rule.approvers)}")
     screen.result("\n".join(rows) + "\n")

@@ -18,11 +18,12 @@ exit codes:
 """
 _RUN = """\
 What the script prints and, last, its value as JSON go to stdout; calls, warnings and errors go to stderr, and so does
-what the app itself prints. A script that returns undefined has no value.
+what the app itself prints. A script that returns undefined has no value. Calls that a person has to approve are asked
+about at the terminal; without one they are denied, unless --yes approves them.
 """
 _SERVE = """\
 The API is at /docs. SIGTERM and Ctrl-C end it: every open stream gets its final first. Beyond this machine it serves
-only with --no-auth, since nothing here can tell yet who is asking.
+only with --api-keys, with --jwt-issuer, --jwt-audience and --jwt-jwks, or with --no-auth.
 """
 _SERVE_EXAMPLES = """\
 examples:
@@ -35,6 +36,12 @@ examples:
   enclave-broker run report.js --app app.py --allow 'orders:*' | jq .revenue
   enclave-broker run --app app.py -e 'return (await tools.orders.search({ region: "EU" })).length'
   enclave-broker run - --json < report.js
+
+"""
+_KEYS_EXAMPLES = """\
+examples:
+  KEY=$(enclave-broker keys create --subject ann --tenant acme --role admin keys.txt)
+  enclave-broker serve app.py --api-keys keys.txt
 
 """
 _CHECK = """\
@@ -59,8 +66,10 @@ def parser() -> argparse.ArgumentParser:
     _run(commands)
     _serve(commands)
     _sessions(commands)
+    _approvals(commands)
     _tools(commands)
     _access(commands)
+    _keys(commands)
     _doctor(commands)
     return root
 
@@ -116,6 +125,10 @@ def _who(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--yes", action="store_true", help="approve each call that a person has to approve")
+
+
 def _run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
     command = _command(commands, "run", "run a script and show its calls as they happen", _RUN, _RUN_EXAMPLES)
     command.add_argument("script", metavar="SCRIPT", nargs="?", help="a file, or - for stdin")
@@ -130,6 +143,7 @@ def _run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--seed", metavar="N", type=int, help="fix the script's Math.random, the session's id and the calls'"
     )
     command.add_argument("--json", action="store_true", help="the run's events on stdout, one a line, and nothing else")
+    _yes(command)
     _url(command, "run it on the broker that is served there")
 
 
@@ -138,6 +152,10 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     command.add_argument("app", metavar="APP", nargs="?", help=f"the broker and its tools: {_APP}")
     command.add_argument("--host", metavar="HOST", help="where to listen: a name or an address (127.0.0.1)")
     command.add_argument("--port", metavar="PORT", type=int, help="8000; 0 for any that is free")
+    command.add_argument("--api-keys", metavar="FILE", help="let in whose key is in it (see keys create)")
+    command.add_argument("--jwt-issuer", metavar="ISS", help="let in who has a token of this issuer")
+    command.add_argument("--jwt-audience", metavar="AUD", help="whom such a token has to be for")
+    command.add_argument("--jwt-jwks", metavar="JWKS", help="the issuer's public keys: a file or a URL")
     command.add_argument("--no-auth", action="store_true", help="let everybody in who can reach HOST")
     command.add_argument(
         "--allowed-host",
@@ -151,6 +169,11 @@ def _serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     command.add_argument("--reload", action="store_true", help="start again when a Python file beside APP changes")
     command.add_argument("--log-format", choices=("text", "json"), help="of stderr (text)")
+    command.add_argument(
+        "--audit",
+        action=argparse.BooleanOptionalAction,
+        help="one line a tool call on stderr (with --log-format json, or from LOG_LEVEL=INFO on)",
+    )
     command.add_argument(
         "--weak-sandbox", action="store_true", help="serve although this machine can't build every wall (see doctor)"
     )
@@ -175,6 +198,21 @@ def _sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     cancelling.add_argument("--reason", metavar="TEXT", default="", help="stands in the session's error")
 
 
+def _approvals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
+    group = _command(commands, "approvals", "list, approve or deny the calls that wait for a person")
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    where = "the broker (ENCLAVE_BROKER_URL)"
+    listing = _command(actions, "list", "each call that you may decide: its id, its tool, its arguments, who asks")
+    listing.add_argument("--session", metavar="ID", help="only those of this session")
+    approving = _command(actions, "approve", "let these calls be made")
+    denying = _command(actions, "deny", "have these calls fail")
+    for action in (approving, denying):
+        action.add_argument("ids", metavar="ID", nargs="+")
+    denying.add_argument("--reason", metavar="TEXT", default="", help="the script sees it")
+    for action in (listing, approving, denying):
+        _url(action, where)
+
+
 def _tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
     group = _command(commands, "tools", "list, describe or call the tools of an app")
     actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -188,6 +226,7 @@ def _tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     calling.add_argument("args", metavar="JSON", nargs="?", default="{}", help="the arguments, such as '{\"id\": 7}'")
     _app(calling)
     _who(calling)
+    _yes(calling)
 
 
 def _access(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
@@ -208,6 +247,20 @@ def _access(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="a claim or another fact about SUBJECT, its value as JSON or else as text; repeatable",
     )
     checking.add_argument("--args", metavar="JSON", help="the call's arguments, such as '{\"id\": 7}'")
+
+
+def _keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]
+    group = _command(commands, "keys", "make API keys for a broker that is served")
+    actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    creating = _command(
+        actions, "create", "print a new API key, once, and add its hash to a file", examples=_KEYS_EXAMPLES
+    )
+    creating.add_argument("--subject", metavar="S", required=True, help="whose key it is")
+    creating.add_argument("--tenant", metavar="T", help="the tenant that S belongs to")
+    creating.add_argument(
+        "--role", dest="roles", metavar="R", action="append", default=[], help="a role of S; repeatable"
+    )
+    creating.add_argument("file", metavar="FILE", help="where hashes are kept, as serve --api-keys reads them")
 
 
 def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:  # pyright: ignore[reportPrivateUsage]

@@ -19,7 +19,10 @@ from enclave_broker.types.errors import ConfigurationError, EnclaveError
 
 __all__ = ["main"]
 
-_MODULES = {name: f"enclave_broker.cli.{name}" for name in ("run", "serve", "sessions", "tools", "access", "doctor")}
+_MODULES = {
+    name: f"enclave_broker.cli.{name}"
+    for name in ("run", "serve", "sessions", "approvals", "tools", "access", "keys", "doctor")
+}
 """Each has `execute(arguments, screen) -> exit code`."""
 
 

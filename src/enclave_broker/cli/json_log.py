@@ -1,13 +1,21 @@
-"""The log as JSON, one object a line, for programs that collect it."""
+"""The log as JSON, one object a line, for programs that collect it.
+
+In ASCII: whatever else a text has is escaped, so that nobody can end a line or begin one. What a record carries beside
+its message (`extra=`) are further fields.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["log_as_json"]
+
+_OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "taskName", "message", "asctime"}
+_OF_SERVER = {"color_message"}
+"""Another form of the message, of uvicorn's."""
 
 
 def log_as_json(stream: TextIO, level: str) -> None:
@@ -19,7 +27,7 @@ def log_as_json(stream: TextIO, level: str) -> None:
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -27,4 +35,15 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        more = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD | _OF_SERVER}
+        return _encoded({**more, **line})
+
+
+def _encoded(fields: dict[str, Any]) -> str:
+    """A field that is no JSON is shown as Python shows it; a log never fails for one."""
+    head = ("time", "level", "logger", "message")
+    ordered = {**{name: fields[name] for name in head}, **fields}
+    try:
+        return json.dumps(ordered, default=repr, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps({name: value if name in head else repr(value) for name, value in ordered.items()})

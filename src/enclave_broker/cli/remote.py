@@ -37,6 +37,7 @@ _LOCAL = (
     ("subject", "--as"),
     ("roles", "--role"),
     ("seed", "--seed"),
+    ("yes", "--yes"),
     ("weak_sandbox", "--weak-sandbox"),
 )
 """Options about a broker of this process."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.sessions.session import Session
-from enclave_broker.broker.store.records import Ended
+from enclave_broker.broker.store.records import ApprovalAsked, Ended
 from enclave_broker.cli.app import load_named
+from enclave_broker.cli.asker import Asker
 from enclave_broker.cli.failure import CHECK_FAILED, INTERRUPTED, OK, UsageError
 from enclave_broker.cli.logs import show_logs
 from enclave_broker.cli.render import EventStream, Lines, Source
@@ -75,8 +76,9 @@ async def _run(
         async with broker.override(seed=arguments.seed):
             session = await open_session(broker, arguments, settings, allowed_tools=arguments.allow)
         screen.status("")
-        host = session.host
-        following = asyncio.ensure_future(host.here(lambda: _follow(session, source.code, arguments.language, view)))
+        host, asker = session.host, Asker(broker, screen, yes=arguments.yes)
+        code, language = source.code, arguments.language
+        following = asyncio.ensure_future(host.here(lambda: _follow(session, code, language, view, asker)))
         try:
             return await asyncio.shield(following)
         except asyncio.CancelledError:
@@ -90,12 +92,14 @@ async def _run(
         await broker.aclose()
 
 
-async def _follow(session: Session, code: str, language: str, view: EventStream | Lines) -> int:
-    """Run the code and show its records, in the broker's loop."""
+async def _follow(session: Session, code: str, language: str, view: EventStream | Lines, asker: Asker) -> int:
+    """Run the code and show its records, in the broker's loop. While a person is asked nothing else is shown."""
     execution = session.begin(code, language)
     try:
         async for record in session.log.follow(execution.first_index):
             view.show(record)
+            if isinstance(record.fact, ApprovalAsked):
+                await asker.ask(session.wait)
             if isinstance(record.fact, Ended):
                 return OK if record.fact.ok else CHECK_FAILED
     finally:  # nobody can read what is shown (a broken pipe): then nobody waits for it

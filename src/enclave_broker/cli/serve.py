@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import ipaddress
+import logging
 import os
 import resource
 import socket
@@ -15,8 +16,11 @@ from pathlib import Path
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.app import http_app
+from enclave_broker.broker.http.auth import Authenticate
 from enclave_broker.broker.http.server import Server
+from enclave_broker.broker.telemetry.audit import LOGGER as AUDIT_LOGGER
 from enclave_broker.cli.app import FORMS, load_named
+from enclave_broker.cli.auth import OPTIONS, auth_of
 from enclave_broker.cli.failure import OK, UsageError
 from enclave_broker.cli.json_log import log_as_json
 from enclave_broker.cli.logs import show_logs
@@ -47,10 +51,11 @@ def execute(arguments: argparse.Namespace, screen: Screen) -> int:
     """Serve. Raises UsageError, and ConfigurationError for what the broker refuses."""
     settings = Settings(os.environ, Path(".env"))
     place = _place(arguments, settings)
-    if place.beyond and not arguments.no_auth:
+    auth = auth_of(arguments, settings)
+    if place.beyond and auth is None and not arguments.no_auth:
         raise UsageError(
             f"{place.host} can be reached from other machines, and nothing asks who is there: anybody could run code "
-            "here and call the app's tools; --no-auth says that this is meant"
+            "here and call the app's tools; --api-keys or --jwt-… says who may, --no-auth that this is meant"
         )
     listener = _listener(place) if arguments.descriptor is None else socket.socket(fileno=arguments.descriptor)
     with listener:
@@ -63,16 +68,18 @@ def execute(arguments: argparse.Namespace, screen: Screen) -> int:
             broker.weak_sandbox = True
         _set_up_logs(arguments, settings, screen)
         _allow_many_connections()
-        asyncio.run(_serve(broker, place, listener, screen))
+        asyncio.run(_serve(broker, place, auth, listener, screen))
     return OK
 
 
-async def _serve(broker: Broker, place: Place, listener: socket.socket, screen: Screen) -> None:
-    app = http_app(broker, allowed_hosts=place.allowed_hosts, allowed_origins=place.allowed_origins)
+async def _serve(
+    broker: Broker, place: Place, auth: Authenticate | None, listener: socket.socket, screen: Screen
+) -> None:
+    app = http_app(broker, auth=auth, allowed_hosts=place.allowed_hosts, allowed_origins=place.allowed_origins)
 
     def started() -> None:
         _collect_less()
-        _announce(place, listener, screen)
+        _announce(place, listener, screen, asks=auth is not None)
 
     server = Server(broker, app, on_started=started)
     try:
@@ -89,14 +96,15 @@ def _collect_less() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _announce(place: Place, listener: socket.socket, screen: Screen) -> None:
+def _announce(place: Place, listener: socket.socket, screen: Screen, *, asks: bool) -> None:
     own = place.host if place.host in place.allowed_hosts or f"[{place.host}]" in place.allowed_hosts else ""
     host = own or _HOST  # a name that it answers to
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     url = f"http://{host}:{listener.getsockname()[1]}"
     screen.note(f"serving at {screen.err.paint(url, BOLD)}, API at {url}/docs")
     if place.beyond:
-        screen.note(f"anybody who can reach it is let in; called by: {', '.join(place.allowed_hosts)} (--allowed-host)")
+        who = "who has a key or a token" if asks else "anybody who can reach it"
+        screen.note(f"{who} is let in; called by: {', '.join(place.allowed_hosts)} (--allowed-host)")
 
 
 def _set_up_logs(arguments: argparse.Namespace, settings: Settings, screen: Screen) -> None:
@@ -107,6 +115,9 @@ def _set_up_logs(arguments: argparse.Namespace, settings: Settings, screen: Scre
         log_as_json(sys.stderr, settings.log_level())
     else:
         show_logs(screen, settings.log_level(), verbose=arguments.verbose)
+    audit = True if format == "json" and arguments.audit is None else arguments.audit
+    if audit is not None:
+        logging.getLogger(AUDIT_LOGGER).setLevel(logging.INFO if audit else logging.CRITICAL)
 
 
 def _allow_many_connections() -> None:
@@ -171,14 +182,17 @@ def _listener(place: Place) -> socket.socket:
 def _command(arguments: argparse.Namespace, listener: socket.socket) -> list[str]:
     """This very command without --reload, for a process that is handed the socket."""
     command = [sys.executable, "-m", "enclave_broker", "serve", f"--fd={listener.fileno()}"]
-    for option, value in (("host", arguments.host), ("port", arguments.port), ("log-format", arguments.log_format)):
+    for option in ("host", "port", "log_format", *OPTIONS):
+        value = getattr(arguments, option)
         if value is not None:
-            command.append(f"--{option}={value}")
+            command.append(f"--{option.replace('_', '-')}={value}")
     for option, values in (("allowed-host", arguments.hosts), ("allowed-origin", arguments.origins)):
         command += [f"--{option}={value}" for value in values or ()]
     for option in ("no_auth", "weak_sandbox", "verbose"):
         if getattr(arguments, option):
             command.append(f"--{option.replace('_', '-')}")
+    if arguments.audit is not None:
+        command.append("--audit" if arguments.audit else "--no-audit")
     return [*command, "--", arguments.app] if arguments.app else command
 
 

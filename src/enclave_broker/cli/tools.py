@@ -16,6 +16,7 @@ import msgspec
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.tools.names import nearest
 from enclave_broker.cli.app import load_named, need_broker
+from enclave_broker.cli.asker import Asker
 from enclave_broker.cli.failure import CHECK_FAILED, OK, UsageError
 from enclave_broker.cli.logs import show_logs
 from enclave_broker.cli.render import show_error
@@ -77,6 +78,8 @@ def _describe(broker: Broker, name: str, screen: Screen) -> int:
     ]
     if tool.timeout is not None:
         parts.append(f"{out.paint('timeout', BOLD)}  {tool.timeout:g} s")
+    if tool.secrets:
+        parts.append(f"{out.paint('secrets', BOLD)}  {', '.join(tool.secrets)}")
     parts += ["", out.paint("arguments", BOLD), json_text(tool.input_schema, indent=2)]
     if tool.output_schema is not None:
         parts += ["", out.paint("result", BOLD), json_text(tool.output_schema, indent=2)]
@@ -89,7 +92,8 @@ async def _call(
 ) -> int:
     try:
         session = await open_session(broker, arguments, settings)
-        value = await broker.execute_tool_call(session.id, {"name": arguments.name, "args": args})
+        call = {"name": arguments.name, "args": args}
+        value = await session.host.here(lambda: _ask_and_call(broker, session.id, call, screen, yes=arguments.yes))
     except ToolError as error:
         show_error(screen, ScriptError(code=error.code, message=error.message, details=error.details))
         return CHECK_FAILED
@@ -97,6 +101,23 @@ async def _call(
         await broker.aclose()
     screen.result(json_text(value, indent=2 if screen.out.is_terminal else None) + "\n")
     return OK
+
+
+async def _ask_and_call(broker: Broker, session_id: str, call: dict[str, Any], screen: Screen, *, yes: bool) -> Any:
+    """The call's value; a person is asked if need be. In the broker's loop."""
+    calling = asyncio.ensure_future(broker.execute_tool_call(session_id, call))
+    asker = Asker(broker, screen, yes=yes)
+    asking: set[asyncio.Task[None]] = set()
+
+    @broker.on_approval
+    async def ask(_: object) -> None:
+        asking.add(asyncio.ensure_future(asker.ask(lambda: asyncio.shield(calling))))
+
+    try:
+        return await calling
+    finally:
+        for task in asking:
+            task.cancel()
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from enclave_broker.client.server import Server, SessionInfo, ToolInfo
 from enclave_broker.client.streams import EventStream, Reconnection, StreamedEvent, StreamFilter
 from enclave_broker.client.target import Target, credential_of, transport_to
 from enclave_broker.client.tools import ClientTools
+from enclave_broker.types.approval import Approval
 from enclave_broker.types.errors import ClientError, ClosedError, ConfigurationError, TransportError
 from enclave_broker.types.ids import new_session_id
 from enclave_broker.types.limits import seconds
@@ -227,6 +228,24 @@ class AsyncClient:
     async def calls(self, session_id: str) -> list[CallRecord]:
         """The tool calls of a session and how they ended."""
         return await self._open().calls(session_id)
+
+    async def approvals(self, session_id: str | None = None) -> list[Approval]:
+        """The calls that wait for a person and that this client may decide, the oldest first: a thousand at most."""
+        return await self._open().approvals(session_id)
+
+    async def approve(self, *ids: str) -> None:
+        """Let these calls be made, one after the other: those before one that is refused are approved.
+
+        Raises ClientError with APPROVAL_DECIDED for one that was decided or has expired, NOT_FOUND for one that this
+        client may not see.
+        """
+        for id in ids:
+            await self._open().decide(id, "approve")
+
+    async def deny(self, *ids: str, reason: str = "") -> None:
+        """Have these calls fail with APPROVAL_DENIED; the script sees the reason. Otherwise as `approve`."""
+        for id in ids:
+            await self._open().decide(id, "deny", reason)
 
     async def tools(self) -> list[ToolInfo]:
         """The tools that scripts can call."""

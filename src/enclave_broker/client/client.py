@@ -13,6 +13,7 @@ from enclave_broker.client.body import RunOptions
 from enclave_broker.client.server import SessionInfo, ToolInfo
 from enclave_broker.client.streams import Reconnection, StreamedEvent
 from enclave_broker.client.target import Target
+from enclave_broker.types.approval import Approval
 from enclave_broker.types.errors import ClosedError
 from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import CallRecord, ExecutionResult
@@ -121,6 +122,18 @@ class Client:
     def calls(self, session_id: str) -> list[CallRecord]:
         """As `AsyncClient.calls`."""
         return self._run(self._client.calls(session_id))
+
+    def approvals(self, session_id: str | None = None) -> list[Approval]:
+        """As `AsyncClient.approvals`."""
+        return self._run(self._client.approvals(session_id))
+
+    def approve(self, *ids: str) -> None:
+        """As `AsyncClient.approve`."""
+        self._run(self._client.approve(*ids))
+
+    def deny(self, *ids: str, reason: str = "") -> None:
+        """As `AsyncClient.deny`."""
+        self._run(self._client.deny(*ids, reason=reason))
 
     def tools(self) -> list[ToolInfo]:
         """As `AsyncClient.tools`."""

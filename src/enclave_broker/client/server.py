@@ -16,9 +16,11 @@ import msgspec
 
 from enclave_broker.client.errors import error_of
 from enclave_broker.client.transport import Reply, Request, Transport
+from enclave_broker.types.approval import Approval
 from enclave_broker.types.bounded_json import WireError, decode_json, encode_json
 from enclave_broker.types.errors import ClientError, ConfigurationError, TransportError
-from enclave_broker.types.results import CallRecord, Outcome, ScriptError
+from enclave_broker.types.principal import Principal
+from enclave_broker.types.results import CallRecord, Outcome, ScriptError, Stage
 from enclave_broker.types.wire import MAX_LINE_BYTES
 
 __all__ = ["Server", "SessionInfo", "ToolInfo"]
@@ -77,6 +79,11 @@ class _Actions(msgspec.Struct):
     actions: list[ToolInfo]
 
 
+class _Stage(msgspec.Struct):
+    stage: str
+    at: float
+
+
 class _Call(msgspec.Struct, rename="camel"):
     call_id: str
     tool_name: str
@@ -89,10 +96,34 @@ class _Call(msgspec.Struct, rename="camel"):
     args_bytes: int = 0
     result_bytes: int = 0
     by_host: bool = False
+    principal: str = ""
+    route: str | None = None
+    stages: list[_Stage] = []
 
 
 class _Calls(msgspec.Struct):
     calls: list[_Call]
+
+
+class _Who(msgspec.Struct):
+    subject: str
+    tenant: str | None = None
+
+
+class _Approval(msgspec.Struct, rename="camel"):
+    approval_id: str
+    session_id: str
+    call_id: str
+    tool_name: str
+    args: dict[str, Any]
+    requested_by: _Who
+    rule: str
+    created_at: float
+    expires_at: float
+
+
+class _Approvals(msgspec.Struct):
+    approvals: list[_Approval]
 
 
 class _Success(msgspec.Struct):
@@ -151,6 +182,11 @@ class Server:
     async def tools(self) -> list[ToolInfo]:
         return (await self._ask("GET", "/code/actions", _Actions)).actions
 
+    async def approvals(self, session_id: str | None) -> list[Approval]:
+        query = "" if session_id is None else f"?{urlencode({'session': session_id})}"
+        found = await self._ask("GET", f"/approvals{query}", _Approvals)
+        return [_approval(each) for each in found.approvals]
+
     # -- changes ---------------------------------------------------------------------------------------------------
 
     async def cancel(self, session_id: str, reason: str) -> bool:
@@ -159,6 +195,10 @@ class Server:
 
     async def destroy(self, session_id: str) -> None:
         await self._ask("DELETE", _session_path(session_id), _Success)
+
+    async def decide(self, approval_id: str, decision: str, reason: str = "") -> None:
+        body = {"decision": decision} | ({"reason": reason} if reason else {})
+        await self._ask("POST", f"/approvals/{quote(approval_id, safe='')}", _Success, body)
 
     async def answer(self, session_id: str, body: Mapping[str, Any] | msgspec.Raw) -> None:
         """POST …/tool-result."""
@@ -255,6 +295,24 @@ def _time(milliseconds: float) -> datetime:
         raise ClientError("the server gives a time that no calendar has") from None
 
 
+def _approval(each: _Approval) -> Approval:
+    try:
+        requested_by = Principal(each.requested_by.subject, tenant=each.requested_by.tenant)
+    except ValueError as error:
+        raise ClientError(f"the server gives a principal that is none: {error}") from None
+    return Approval(
+        id=each.approval_id,
+        session_id=each.session_id,
+        call_id=each.call_id,
+        tool=each.tool_name,
+        args=each.args,
+        requested_by=requested_by,
+        rule=each.rule,
+        created_at=_time(each.created_at),
+        expires_at=_time(each.expires_at),
+    )
+
+
 def _call_record(call: _Call) -> CallRecord:
     return CallRecord(
         id=call.call_id,
@@ -268,4 +326,7 @@ def _call_record(call: _Call) -> CallRecord:
         args_bytes=call.args_bytes,
         result_bytes=call.result_bytes,
         by_host=call.by_host,
+        principal=call.principal,
+        route=call.route,
+        stages=tuple(Stage(each.stage, each.at / 1000) for each in call.stages),
     )

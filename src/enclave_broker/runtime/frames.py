@@ -11,15 +11,17 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ["HEADER", "MAX_FRAME_BYTES", "STEP", "Down", "FrameDecoder", "FrameError", "Hello", "Up", "pack"]
+__all__ = ["CLOSED", "HEADER", "MAX_FRAME_BYTES", "STEP", "Down", "FrameDecoder", "FrameError", "Hello", "Up", "pack"]
 
 HEADER = struct.Struct("<IBI")
 """Length of the body, type, run (an execution's number in its worker; 0 for the worker itself)."""
 STEP = struct.Struct("<IBB")
 """Begins the body of a STEP frame: CPU microseconds of the step, 1 if the run has ended, verdict."""
+CLOSED = struct.Struct("<I")
+"""The body of a CLOSED frame: CPU microseconds that no STEP has told, of the step that was under way."""
 MAX_FRAME_BYTES = (256 << 20) + (1 << 16)
 """An engine's memory ends at 256 MiB, so nothing that one says in a step can be longer."""
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Down(IntEnum):

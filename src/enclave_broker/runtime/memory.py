@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import thread_time_ns
 
 from enclave_broker.core.javascript import Engine, Instance, Step
@@ -50,8 +50,10 @@ class MemoryRun:
     def flush(self) -> None:
         """A turn of the loop is all there is."""
 
-    def cancel(self) -> None:
+    def cancel(self, spent: Callable[[int], None] | None = None, /) -> None:
         self._listener = None
+        if spent is not None and self._stepping:
+            spent(self._step_ns // 1000)
         self._close()
 
     def lost(self, reason: str) -> None:

@@ -45,8 +45,8 @@ class ProcessPool:
     """A Runtime of local processes.
 
     `workers` is how many may share one key's load (default: the CPUs), `max_workers` how many there may be in all
-    (default: twice that, at least 4), `memory_bytes` what they may take together (default: 60 % of the machine's memory
-    or the control group's; without limit where that can't be known).
+    (default: four times that, at least 16), `memory_bytes` what they may take together (default: 60 % of the machine's
+    memory or the control group's; without limit where that can't be known).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ProcessPool:
         self._workers = workers or len(
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         )
-        self._max_workers = max_workers or max(4, 2 * self._workers)
+        self._max_workers = max_workers or max(16, 4 * self._workers)
         self._weak = weak_sandbox
         self.memory_bytes = memory_bytes or default_budget()
         """What the processes may take together; None is without limit."""

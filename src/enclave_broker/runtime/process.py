@@ -262,6 +262,7 @@ class WorkerProcess(asyncio.Protocol):
             if run is not None:
                 if not run.cancelled:
                     raise FrameError(f"run {id} closed by itself")
+                run.closed(body)
                 self._forget(id)
         elif kind == Up.HELLO and not self._greeted.done():
             self._greeted.set_result(msgspec.json.decode(body, type=Hello))

@@ -6,9 +6,10 @@ runtime/process.py owns the process and calls this with what comes from it, whic
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from enclave_broker.runtime.frames import STEP, Down, FrameError, pack
+from enclave_broker.runtime.frames import CLOSED, STEP, Down, FrameError, pack
 from enclave_broker.runtime.runtime import Key, Listener, StepTaken
 from enclave_broker.types.messages import Verdict, start_budget
 
@@ -24,7 +25,18 @@ MAX_PLACES = 2
 class ProcessRun:
     """A run in a worker process (runtime/runtime.py has the contract)."""
 
-    __slots__ = ("_delivered", "_id", "_listener", "_pending", "_places_left", "_worker", "body", "key", "max_bytes")
+    __slots__ = (
+        "_delivered",
+        "_id",
+        "_listener",
+        "_pending",
+        "_places_left",
+        "_spent",
+        "_worker",
+        "body",
+        "key",
+        "max_bytes",
+    )
 
     def __init__(self, listener: Listener, body: bytes, key: Key) -> None:
         self.body = body
@@ -38,6 +50,7 @@ class ProcessRun:
         self._id = 0
         self._pending: list[bytes] = []
         self._delivered: deque[int] = deque()
+        self._spent: Callable[[int], None] | None = None
 
     def deliver(self, body: bytes) -> None:
         if self._listener is None:
@@ -50,8 +63,9 @@ class ProcessRun:
         if self._worker is not None:
             self._worker.flush()
 
-    def cancel(self) -> None:
+    def cancel(self, spent: Callable[[int], None] | None = None, /) -> None:
         self._listener = None
+        self._spent = spent
         if self._worker is not None:
             self._worker.kill_run(self._id)
 
@@ -104,9 +118,18 @@ class ProcessRun:
             self._worker.inside_bytes -= self.max_bytes
         if listener is not None:
             listener.stepped(StepTaken(body[STEP.size :], cpu_us, bool(ended), Verdict(verdict), inputs))
+        elif self._spent is not None:
+            self._spent(cpu_us)
         if ended:
             self._listener = None
         return bool(ended)
+
+    def closed(self, body: bytes) -> None:
+        """The worker has let go of it, as it was told to. Raises FrameError for what no worker says."""
+        if len(body) != CLOSED.size:
+            raise FrameError("a closed run without its CPU time")
+        if self._spent is not None:
+            self._spent(CLOSED.unpack(body)[0])
 
     @property
     def owed(self) -> int:

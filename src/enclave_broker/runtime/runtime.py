@@ -6,7 +6,7 @@ suite runs over every implementation (tests/runtime/test_contract.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from enclave_broker.types.messages import Verdict
@@ -59,8 +59,12 @@ class Run(Protocol):
         """Don't wait for the end of this loop turn: nothing more will come in it."""
         ...
 
-    def cancel(self) -> None:
-        """End the run now. The listener is called no more."""
+    def cancel(self, spent: Callable[[int], None] | None = None, /) -> None:
+        """End the run now. The listener is called no more.
+
+        `spent` is, now or later, with the CPU microseconds of each step that the listener hasn't heard of; in the event
+        loop's thread, and it must not raise.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ from time import thread_time_ns
 import msgspec
 
 from enclave_broker.core.javascript import Engine, Instance, Step
-from enclave_broker.runtime.frames import HEADER, PROTOCOL, STEP, Down, Hello, Up, pack
+from enclave_broker.runtime.frames import CLOSED, HEADER, PROTOCOL, STEP, Down, Hello, Up, pack
 from enclave_broker.runtime.hardening import WallsMissingError, enter
 from enclave_broker.types.messages import StartMessage, Verdict, encode_inputs, encode_start, start_budget
 
@@ -50,6 +50,11 @@ class _Live:
         self.burning = False
         self.killed = False
         self.queue: deque[bytes] = deque()
+
+
+def _closed(live: _Live) -> bytes:
+    """The answer to a KILL in the middle of a step."""
+    return pack(Up.CLOSED, live.id, CLOSED.pack(min(live.step_ns // 1000, 0xFFFFFFFF)))
 
 
 class Worker:
@@ -136,7 +141,7 @@ class Worker:
                     return  # the burner answers
         if live is not None:
             live.instance.close()
-        out.append(pack(Up.CLOSED, run))
+        out.append(pack(Up.CLOSED, run, CLOSED.pack(0)))
 
     def _inline(self, live: _Live, body: bytes, out: list[bytes], *, start: bool = False) -> None:
         self._awake()
@@ -187,7 +192,7 @@ class Worker:
         """One slice; whether more are needed."""
         if live.killed:
             live.instance.stop(Verdict.NONE)
-            self._send(pack(Up.CLOSED, live.id))
+            self._send(_closed(live))
             return False
         before = thread_time_ns()
         step = live.instance.resume()
@@ -207,7 +212,7 @@ class Worker:
             with self._burn_lock:
                 if live.killed:
                     live.instance.close()
-                    self._send(pack(Up.CLOSED, live.id))
+                    self._send(_closed(live))
                     return False
                 self._send(self._answer(live, step))
                 live.burning = live.id in self._live and bool(live.queue)

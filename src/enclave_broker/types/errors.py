@@ -13,7 +13,8 @@ EnclaveError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from math import inf
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -49,6 +50,8 @@ __all__ = [
     "TransportError",
     "UnknownToolError",
     "code_of_handler",
+    "retry_after_of",
+    "tool_error",
 ]
 
 RESERVED_CODES = frozenset(
@@ -222,6 +225,37 @@ class ApprovalDeniedError(ToolError):
 
 class ApprovalExpiredError(ToolError):
     default_code = "APPROVAL_EXPIRED"
+
+
+_BY_CODE: dict[str, type[ToolError]] = {kind.default_code: kind for kind in ToolError.__subclasses__()}
+
+
+def tool_error(code: str, message: str, details: Any = None) -> ToolError:
+    """The error of a call that has failed with this code, as the class that the code has, from what the wire keeps."""
+    kind = _BY_CODE.get(code, ToolError)
+    if kind is RateLimitError:
+        return RateLimitError(message, retry_after=retry_after_of(details), details=details)
+    if kind is ApprovalDeniedError:
+        reason = next((str(each["reason"]) for each in _infos(details, "approval_info") if "reason" in each), "")
+        return ApprovalDeniedError(message, reason=reason, details=details)
+    if kind is ToolValidationError:
+        found = _infos(details, "validation_info")
+        errors = [FieldError(str(each.get("field", "")), str(each.get("reason", ""))) for each in found]
+        return ToolValidationError(message, errors=errors, details=details)
+    return kind(message, code=code, details=details)
+
+
+def retry_after_of(details: Any) -> float:
+    """Seconds that an error's details ask to wait; infinite where they don't say, since it will never have room."""
+    found = [each.get("retryDelayMs") for each in _infos(details, "retry_info")]
+    return next((delay / 1000 for delay in found if isinstance(delay, int | float)), inf)
+
+
+def _infos(details: Any, kind: str) -> list[dict[str, Any]]:
+    """The parts of an error's details that are of one type of the wire's."""
+    parts = cast("list[Any]", details) if isinstance(details, list) else []
+    objects = [cast("dict[str, Any]", part) for part in parts if isinstance(part, dict)]
+    return [each for each in objects if each.get("type") == kind]
 
 
 class ExecutionError(EnclaveError):

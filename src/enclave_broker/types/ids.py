@@ -1,4 +1,5 @@
-"""Ids as the wire writes them: `s_…` a session, `c_…` a call; a generated one is the prefix and a UUIDv4."""
+"""Ids as the wire writes them: `s_…` a session, `c_…` a call, `a_…` an approval; a generated one is the prefix and a
+UUIDv4."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NewType
 
-__all__ = ["CallId", "SessionId", "check_session_id", "new_call_id", "new_session_id"]
+__all__ = ["CallId", "SessionId", "check_session_id", "new_approval_id", "new_call_id", "new_session_id"]
 
 SessionId = NewType("SessionId", str)
 CallId = NewType("CallId", str)
@@ -28,6 +29,10 @@ def new_session_id(random: RandomBytes) -> SessionId:
 
 def new_call_id(random: RandomBytes) -> CallId:
     return CallId("c_" + _uuid4(random))
+
+
+def new_approval_id(random: RandomBytes) -> str:
+    return "a_" + _uuid4(random)
 
 
 def check_session_id(value: str) -> SessionId:

@@ -9,7 +9,7 @@ from typing import Any
 
 from enclave_broker.types.errors import ConfigurationError
 
-__all__ = ["SessionLimits", "seconds"]
+__all__ = ["SessionLimits", "seconds", "whole"]
 
 MIB = 1 << 20
 MAX_MEMORY_BYTES = 256 * MIB
@@ -32,6 +32,15 @@ def seconds(value: Any, name: str) -> float:
     if not 0 < value <= MAX_SECONDS or not math.isfinite(value):
         raise ConfigurationError(f"{name} must be more than 0 and at most {MAX_SECONDS:.0f} seconds, not {value!r}")
     return float(value)
+
+
+def whole(value: Any, name: str, *, least: int) -> int:
+    """A whole number that is not below `least`. Raises ConfigurationError that names the option."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{name} must be at least {least}, not {value}")
+    return value
 
 
 def _count(value: Any, name: str, least: int) -> int:

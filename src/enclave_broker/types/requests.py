@@ -1,8 +1,8 @@
 """Bodies of requests, parsed strictly: what a client asks for, checked and in this side's units.
 
-Owns the shape of POST /sessions, tool-result and cancel, and how a client's limits meet the operator's. How one object
-is read is request_fields.py's; whether a client may do what it asks is the broker's; `filter` is parsed by
-stream/filters.py. Called by the HTTP edge.
+Owns the shape of POST /sessions, tool-result, cancel and approvals, and how a client's limits meet the operator's.
+How one object is read is request_fields.py's; whether a client may do what it asks is the broker's; `filter` is parsed
+by stream/filters.py. Called by the HTTP edge.
 
 A limit that isn't known is refused by name. Other fields that aren't known are left alone, since clients may send more
 than this version knows; but not one that is a known field but for its spelling (`allowed_tools`), which would silently
@@ -35,6 +35,7 @@ from enclave_broker.types.wire import ACCEPTED_VERSIONS
 __all__ = [
     "WIRE_LIMITS",
     "CancelRequest",
+    "DecisionRequest",
     "InvalidRequestError",
     "RequestedLimits",
     "SessionRequest",
@@ -42,6 +43,7 @@ __all__ = [
     "ToolResultRequest",
     "clamp",
     "parse_cancel",
+    "parse_decision",
     "parse_session_request",
     "parse_tool_result",
 ]
@@ -115,6 +117,13 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /approvals/{id}."""
+
+    approve: bool
+    reason: str = ""
+
+
 # --- Bodies ----------------------------------------------------------------------------------------------------------
 
 
@@ -174,10 +183,26 @@ def parse_cancel(body: bytes) -> CancelRequest:
     """
     if not body.strip():
         return CancelRequest()
-    reason = optional(read_object(body, _CANCEL_BODY), "reason", text_field)
+    return CancelRequest(reason=_reason(read_object(body, _CANCEL_BODY)))
+
+
+def parse_decision(body: bytes) -> DecisionRequest:
+    """The body of POST /approvals/{id}: `{decision, reason?}`.
+
+    Raises InvalidRequestError.
+    """
+    fields = read_object(body, _DECISION_BODY)
+    decision = fields.get("decision")
+    if decision not in ("approve", "deny"):
+        raise InvalidRequestError("decision", "must be approve or deny")
+    return DecisionRequest(approve=decision == "approve", reason=_reason(fields) or "")
+
+
+def _reason(fields: Mapping[str, Any]) -> str | None:
+    reason = optional(fields, "reason", text_field)
     if reason is not None and len(reason) > MAX_REASON_CHARACTERS:
         raise InvalidRequestError("reason", f"has {len(reason)} characters; {MAX_REASON_CHARACTERS} are the most")
-    return CancelRequest(reason=reason)
+    return reason
 
 
 # --- Fields ----------------------------------------------------------------------------------------------------------
@@ -237,6 +262,7 @@ _SESSION_FIELDS: Mapping[str, tuple[str, Callable[[Any, str], Any]]] = {
 _SESSION_BODY = spellings_of([*_SESSION_FIELDS, "encryption", "config", "limits"])
 _RESULT_BODY = spellings_of(["callId", "ok", "result", "error"])
 _CANCEL_BODY = spellings_of(["reason"])
+_DECISION_BODY = spellings_of(["decision", "reason"])
 
 # --- Limits ----------------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Self, TypeVar
+from datetime import datetime
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from enclave_broker.types.approval import Approval
 from enclave_broker.types.errors import ExecutionError
 
-__all__ = ["CallRecord", "ExecutionResult", "ExecutionStats", "ScriptError"]
+__all__ = ["CallRecord", "ExecutionResult", "ExecutionStats", "ScriptError", "SessionState", "Stage"]
 
 T = TypeVar("T")
 Outcome = Literal["done", "failed", "denied", "waiting", "unknown", "not_run"]
@@ -31,9 +33,23 @@ class ScriptError(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defa
         return f"{self.code}: {self.message}{where}"
 
 
+class Stage(NamedTuple):
+    """A call has got so far: `requested`, `placed` (it has one of the places for calls at once), `asked` (a person),
+    `decided` (by one, or too late), `started` (its handler, once for each attempt), `settled`. `at` is in seconds since
+    the epoch."""
+
+    name: str
+    at: float
+
+
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One tool call of an execution. `started` is seconds since the epoch, None if the handler never started;
-    `duration` seconds from the request to the outcome; sizes are of the JSON text, in bytes."""
+    """One tool call of an execution, as the log has it.
+
+    `principal` is the subject of who asked, `route` the name or pattern that took the call, `rule` what let it through
+    or refused it. `args` are redacted (`SENSITIVE_NAMES` and the broker's Redact). `started` is seconds since the
+    epoch, None if the handler never started; `duration` seconds from the request to the outcome; `stages` has the time
+    of each step. Sizes are of the JSON text, in bytes.
+    """
 
     id: str
     name: str
@@ -46,6 +62,9 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     args_bytes: int = 0
     result_bytes: int = 0
     by_host: bool = False
+    principal: str = ""
+    route: str | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 class ExecutionStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -69,7 +88,7 @@ class ExecutionResult(Generic[T]):
     """The end of one execution. A script that fails is a result too: nothing it printed or called is lost.
 
     `value` is the script's value, None for undefined and for a failure. `stdout` is what console.log and console.info
-    printed.
+    printed. A `status` of "waiting" is no end: all that is under way are calls that wait for a person, `pending`.
     """
 
     ok: bool
@@ -80,7 +99,7 @@ class ExecutionResult(Generic[T]):
     calls: list[CallRecord]
     stats: ExecutionStats
     session_id: str
-    pending: list[Any] = field(default_factory=list[Any])
+    pending: list[Approval] = field(default_factory=list[Approval])
 
     def raise_for_error(self) -> Self:
         """The same result.
@@ -90,3 +109,20 @@ class ExecutionResult(Generic[T]):
         if not self.ok:
             raise ExecutionError(self)
         return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """What a session was right after the event `seq`, read from its log.
+
+    `state` is one of the wire's six words or `waiting_for_approval`, `stdout` what the execution of that moment had
+    printed, `calls` every call of the session so far, `result` what the execution came to, None while it ran or before
+    there was one.
+    """
+
+    seq: int
+    at: datetime
+    state: str
+    stdout: str
+    calls: list[CallRecord]
+    result: ExecutionResult[Any] | None

@@ -11,6 +11,7 @@ import pytest
 
 from enclave_broker import (
     AccessController,
+    AccessDeniedError,
     Broker,
     Cache,
     CallNext,
@@ -19,12 +20,15 @@ from enclave_broker import (
     Principal,
     RateLimit,
     RateLimiter,
+    RateLimitError,
     Retry,
     Rule,
     SessionLimits,
     ToolCall,
     ToolError,
     ToolRouter,
+    ToolValidationError,
+    UnknownToolError,
 )
 from enclave_broker.broker.store.records import HandlerStarted
 from tests.broker.sessions.support import events_of, turns, twin_broker, until
@@ -157,7 +161,10 @@ async def test_limits_of_the_broker_and_of_a_tool_are_charged_once_a_call() -> N
         result = await broker.execute(code)
         assert result.value == [1, "RATE_LIMITED", {"id": 1}, {"id": 2}, "RATE_LIMITED"]
         assert len(ledger) == 3
-        assert [call.rule for call in result.calls if call.outcome == "denied"] == ["quota", "quota"]
+        assert [call.rule for call in result.calls if call.outcome == "denied"] == [
+            "limit: per_tool refunds:*",
+            "limit: per_session",
+        ]
 
 
 async def test_a_refusal_says_when_to_try_again_and_what_is_used() -> None:
@@ -392,3 +399,80 @@ def test_wrong_parts_are_refused_where_they_are_given() -> None:
     for options in wrong:
         with pytest.raises(ConfigurationError):
             Broker(**options)
+
+
+# -- what the host gets ----------------------------------------------------------------------------------------------
+
+
+async def test_the_host_gets_the_class_of_error_that_a_call_has_failed_with() -> None:
+    limiter = RateLimiter(per_tool={"refunds:*": RateLimit(1, 60.0)})
+    rules = [Rule("secret", allow=False), Rule("*", allow=True)]
+    async with shop(rate_limiter=limiter, access=AccessController(rules=rules)) as (broker, _):
+
+        @broker.tool("secret")
+        async def secret() -> None: ...
+
+        async with await broker.create_session(allowed_tools=["*"]) as session:
+
+            async def call(name: str, **args: Any) -> Any:
+                return await broker.execute_tool_call(session.id, {"name": name, "args": args})
+
+            await call("refunds:create", amount=1.0)
+            with pytest.raises(RateLimitError) as limited:
+                await call("refunds:create", amount=1.0)
+            assert 0 < limited.value.retry_after <= 60
+            with pytest.raises(UnknownToolError):
+                await call("nothing")
+            with pytest.raises(AccessDeniedError):
+                await call("secret")
+            with pytest.raises(ToolValidationError) as invalid:
+                await call("orders:get", id="one")
+            assert [error.field for error in invalid.value.errors] == ["id"]
+
+
+async def test_a_handler_that_is_limited_itself_tells_when_to_try_again_under_no_code_of_the_brokers() -> None:
+    async with twin_broker() as broker:
+
+        @broker.tool("upstream")
+        async def upstream() -> None:
+            raise RateLimitError("their limit", retry_after=1.5)
+
+        code = "return callTool('upstream', {}).catch(({ code, message, details }) => [code, message, details])"
+        assert (await broker.execute(code)).value == [
+            "EXECUTION_ERROR",
+            "their limit",
+            [{"type": "retry_info", "retryDelayMs": 1500}],
+        ]
+
+
+async def test_a_limit_that_a_handler_meets_is_retried_not_before_its_time() -> None:
+    async with twin_broker(middleware=[Retry(2, chance=lambda: 0.0)]) as broker:
+        tried: list[float] = []
+
+        @broker.tool("upstream", effect="read")
+        async def upstream() -> int:
+            tried.append(asyncio.get_running_loop().time())
+            if len(tried) == 1:
+                raise RateLimitError("their limit", retry_after=0.05)
+            return len(tried)
+
+        assert (await broker.execute("return callTool('upstream', {})")).value == 2
+        assert tried[1] - tried[0] >= 0.05
+
+
+async def test_a_cached_tool_that_asks_itself_the_same_question_does_not_wait_for_itself() -> None:
+    async with twin_broker(middleware=[Cache(60.0)]) as broker:
+        asked: list[int] = []
+
+        @broker.tool("echo", effect="read")
+        async def echo(id: int) -> int:
+            asked.append(id)
+            if len(asked) < 3:
+                return await broker.execute_tool_call(session.id, {"name": "echo", "args": {"id": id}}) + 1
+            return 0
+
+        async with await broker.create_session() as session:
+            assert await broker.execute_tool_call(session.id, {"name": "echo", "args": {"id": 1}}) == 2
+            assert asked == [1, 1, 1]
+            assert await broker.execute_tool_call(session.id, {"name": "echo", "args": {"id": 1}}) == 2
+            assert asked == [1, 1, 1]

@@ -125,7 +125,7 @@ class HandRun:
     def flush(self) -> None:
         pass
 
-    def cancel(self) -> None:
+    def cancel(self, spent: Callable[[int], None] | None = None, /) -> None:
         self.cancelled = True
         self.listener = None
 

@@ -103,7 +103,8 @@ def refusal(tool: Tool, args: Any) -> ToolValidationError:
     assert "invalid" in caught.value.message
     assert caught.value.code == "VALIDATION_ERROR"
     assert caught.value.errors
-    assert caught.value.details == {"errors": [{"field": e.field, "reason": e.reason} for e in caught.value.errors]}
+    told = [{"type": "validation_info", "field": e.field, "reason": e.reason} for e in caught.value.errors]
+    assert caught.value.details == told
     assert json.dumps(caught.value.details)
     return caught.value
 

@@ -21,6 +21,10 @@ from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import ScriptError
 
 if TYPE_CHECKING:
+    from enclave_broker.broker.calls.access_rule import Rule
+    from enclave_broker.broker.calls.asked import Asked
+    from enclave_broker.broker.calls.secrets import Revealed
+    from enclave_broker.broker.telemetry.spans import ToolSpan
     from enclave_broker.broker.wheel import Alarm
 
 __all__ = ["Call", "CallState", "Caller", "Outcome"]
@@ -76,6 +80,14 @@ class Caller(Protocol):
         """Record that the handler is about to run; it may run only when what this returns is done."""
         ...
 
+    def asked(self, call: Call, asked: Asked) -> Awaitable[None] | None:
+        """Record that a person is asked; who it is may see it only when what this returns is done."""
+        ...
+
+    def answered(self, call: Call, asked: Asked) -> Awaitable[None] | None:
+        """Record the answer, or that there was none in time; what to await until it can't be lost any more."""
+        ...
+
     def waits_outside(self, call: Call) -> None:
         """Only a person or a client can bring the call on: no active time passes for it."""
         ...
@@ -98,9 +110,11 @@ class Call:
 
     __slots__ = (
         "alarm",
+        "approved",
         "args",
         "args_json",
         "asked_at",
+        "asking",
         "attempt",
         "caller",
         "consulting",
@@ -119,7 +133,9 @@ class Call:
         "queued",
         "refused",
         "result",
+        "revealed",
         "rule",
+        "span",
         "state",
         "step",
         "task",
@@ -161,8 +177,16 @@ class Call:
         """What the access rules are asked with, once it is known."""
         self.rule: str | None = None
         """The access rule that has decided, as history shows it."""
+        self.asking: Rule | None = None
+        """The access rule that wants a person's approval."""
+        self.approved: str | None = None
+        """The hash of the arguments that a person has approved."""
+        self.span: ToolSpan | None = None
+        """If the host traces: its handler runs in it."""
         self.validated: Any = None
         self.result = b""
+        self.revealed: Revealed | None = None
+        """The secrets of its last attempt, if its tool has some."""
         self.outcome: Outcome | None = None
         self.deadline = 0.0
         self.progress: Progress | None = None
@@ -176,6 +200,11 @@ class Call:
     def is_settled(self) -> bool:
         """Whether it has its outcome or gets none."""
         return self.state is CallState.SETTLED
+
+    @property
+    def route(self) -> str | None:
+        """The name or pattern that has taken the call, if one has."""
+        return None if self.tool is None else self.tool.name
 
     def settle(self, outcome: Outcome) -> bool:
         """Give the call its outcome; False if it has one. The first counts."""

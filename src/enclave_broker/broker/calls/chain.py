@@ -1,7 +1,8 @@
 """THE chain: what stands between a call and its handler, composed in one place, in one order.
 
-    name grammar → route → allow-list → access(name) → validate → access(arguments) → quota → [listeners] → middleware[
-    arguments changed? validate, access again → started (recorded) → handler → result limits ] → outcome
+    name grammar → route → allow-list → access(name) → validate → access(arguments) → quota (room? → approval → charge)
+    → [listeners] → middleware[ arguments changed? validate, access again → started (recorded) → secrets → handler →
+    result limits ] → outcome
 
 Each step is a function of the call that returns None or something to await, and refuses by raising ToolError. Further
 policies are further steps here; nothing else may start a handler. calls/runner.py runs the chain.
@@ -18,6 +19,7 @@ from enclave_broker.broker.calls.call import Call, CallState
 from enclave_broker.broker.calls.handler import Handler, start_of
 from enclave_broker.broker.calls.middleware.compose import Middleware
 from enclave_broker.broker.calls.policy import Policy
+from enclave_broker.broker.calls.secrets import Secrets
 from enclave_broker.broker.tools.catalog import Catalog
 from enclave_broker.broker.tools.names import nearest
 from enclave_broker.broker.tools.routes import unknown_tool
@@ -117,15 +119,16 @@ def compose(
     threads: HandlerThreads,
     policy: Policy | None = None,
     middleware: tuple[Middleware, ...] = (),
+    secrets: Secrets | None = None,
 ) -> Chain:
     """The chain of a broker with these tools, rules and middleware."""
     rules = policy or Policy(None, None, None)
-    handler = Handler(wheel, threads)
+    handler = Handler(wheel, threads, secrets or Secrets(None, threads))
     route = _Route(catalog, rules)
 
     def judge(call: Call) -> None:
         _validate(call)
-        rules.judge_anew(call)
+        rules.judge_changed(call)
 
     judged = rules.has_rules
     return Chain(

@@ -1,4 +1,4 @@
-"""The innermost part of the chain: record the start, run the handler within its time, bound its result.
+"""The innermost part of the chain: ask for secrets, run the handler within its time, scrub and bound its result.
 
 Audit before effect: the record that a handler starts is durable before it does. A handler that doesn't end on its
 cancellation is abandoned; its caller has the outcome in time all the same.
@@ -9,19 +9,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from math import ceil, isfinite
+from types import MappingProxyType
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
+from enclave_broker.broker.calls.secrets import Secrets
 from enclave_broker.broker.tools.context import LogLine, Progress, ToolContext
 from enclave_broker.broker.tools.threads import HandlerThreads
+from enclave_broker.broker.tools.values import check_length
 from enclave_broker.broker.wheel import TICK, Alarm, Wheel
-from enclave_broker.types.errors import ToolError, ToolTimeoutError, code_of_handler
+from enclave_broker.types.errors import RateLimitError, ToolError, ToolTimeoutError, code_of_handler
 from enclave_broker.types.results import ScriptError
 
 __all__ = ["Handler", "start_of"]
 
 log = logging.getLogger("enclave_broker.calls")
+
+_NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 
 
 def start_of(call: Call) -> str:
@@ -34,9 +41,10 @@ def start_of(call: Call) -> str:
 class Handler:
     """Runs the tool: `tool_timeout` bounds one attempt, `per_tool_deadline` the call."""
 
-    def __init__(self, wheel: Wheel, threads: HandlerThreads) -> None:
+    def __init__(self, wheel: Wheel, threads: HandlerThreads, secrets: Secrets) -> None:
         self._wheel = wheel
         self._threads = threads
+        self._secrets = secrets
         self._loop = asyncio.get_running_loop()
 
     def expect(self, call: Call) -> Alarm:
@@ -52,8 +60,38 @@ class Handler:
         if call.alarm is None and call.tool is not None and not call.tool.is_client:
             call.alarm = self._wheel.after(timeout, partial(_timed_out, call, timeout))
 
-    async def attempt(self, call: Call) -> None:
+    def attempt(self, call: Call) -> Awaitable[None]:
         """One attempt, as middleware sees it: a time-out is raised, and so is whatever the handler raises."""
+        assert call.tool is not None
+        return self._with_secrets(call, self._attempt) if call.tool.secrets else self._attempt(call)
+
+    def __call__(self, call: Call) -> Awaitable[None]:
+        """The only attempt of a call without middleware."""
+        assert call.tool is not None
+        return self._with_secrets(call, self._run) if call.tool.secrets else self._run(call)
+
+    async def _with_secrets(self, call: Call, run: Callable[[Call], Awaitable[None]]) -> None:
+        """The tool has them for this attempt, and nothing that comes of it holds one."""
+        tool, before = call.tool, call.revealed
+        assert tool is not None
+        self.expect(call)
+        call.step = "secrets"
+        call.revealed = await self._secrets.reveal(call.name, tool.secrets, before and before.scrubber)
+        call.step = "handler"
+        scrubber = call.revealed.scrubber
+        try:
+            await run(call)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 raised below
+            failure = scrubber.error(error)
+        else:
+            call.result = scrubber.json(call.result)
+            check_length(call.result, call.caller.limits.max_tool_result_bytes, call.name)
+            return
+        raise failure  # out here: what it was made of is not its context
+
+    async def _attempt(self, call: Call) -> None:
         tool, timeout = call.tool, _seconds(call)
         assert tool is not None
         if tool.is_client:
@@ -75,7 +113,7 @@ class Handler:
         clock.stop()
         call.result = tool.dump(result, call.caller.limits.max_tool_result_bytes, name=call.name)
 
-    async def __call__(self, call: Call) -> None:
+    async def _run(self, call: Call) -> None:
         tool, limits = call.tool, call.caller.limits
         assert tool is not None
         alarm = self.expect(call)
@@ -132,8 +170,13 @@ class _Clock:
 
 
 def _of_handler(error: ToolError) -> ToolError:
-    """A handler speaks for itself, never with a code of the broker's."""
-    return ToolError(error.message, code=code_of_handler(error.code), details=error.details)
+    """A handler speaks for itself, never with a code of the broker's; when to try again stays known."""
+    code, details = code_of_handler(error.code), error.details
+    if not isinstance(error, RateLimitError):
+        return ToolError(error.message, code=code, details=details)
+    if details is None and isfinite(error.retry_after):
+        details = [{"type": "retry_info", "retryDelayMs": ceil(error.retry_after * 1000)}]
+    return RateLimitError(error.message, retry_after=error.retry_after, code=code, details=details)
 
 
 def _seconds(call: Call) -> float:
@@ -156,10 +199,12 @@ def _timed_out(call: Call, timeout: float) -> None:
 
 
 def _context(call: Call, timeout: float) -> ToolContext:
-    caller = call.caller
+    caller, revealed = call.caller, call.revealed
 
     async def sink(item: Progress | LogLine) -> None:
-        caller.told(call, item)
+        told = item if revealed is None else revealed.scrubber.told(item)
+        if told is not None:
+            caller.told(call, told)
 
     return ToolContext(
         session_id=caller.id,
@@ -169,5 +214,6 @@ def _context(call: Call, timeout: float) -> ToolContext:
         principal=caller.principal,
         deadline=datetime.fromtimestamp(caller.now() + timeout, UTC),
         metadata=caller.metadata,
+        secrets=_NO_SECRETS if revealed is None else revealed.values,
         sink=sink,
     )

@@ -1,4 +1,4 @@
-"""Who may call what, and how often: the steps of the chain that ask the broker's rules, facts and limits.
+"""Who may call what, how often, and when a person is asked: the steps that ask the broker's rules, facts and limits.
 
 Owns the facts that rules are asked with. The rules are access.py's, the windows rate_limit.py's; the order of the steps
 is chain.py's.
@@ -7,16 +7,18 @@ is chain.py's.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from enclave_broker.broker.calls.access import AccessController, Decision
+from enclave_broker.broker.calls.access import AccessController, Decision, Rule
+from enclave_broker.broker.calls.asked import hash_of
 from enclave_broker.broker.calls.call import Call
-from enclave_broker.broker.calls.rate_limit import RateLimiter, charge_id_of, refusal
+from enclave_broker.broker.calls.rate_limit import LimitDecision, RateLimiter, charge_id_of, refusal
 from enclave_broker.types.errors import AccessDeniedError, ConfigurationError
 from enclave_broker.types.principal import Principal
 
-__all__ = ["ContextResolver", "Policy", "checked_policy"]
+__all__ = ["AsksPeople", "ContextResolver", "Policy", "checked_policy", "facts_of"]
 
 ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Facts about whoever asks, from the host: asked once a call, where there are rules."""
@@ -25,13 +27,26 @@ ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[st
 _NO_FACTS: dict[str, Any] = {}
 
 
+class AsksPeople(Protocol):
+    """The broker's approvals."""
+
+    async def ask(self, call: Call, rule: Rule | None, shown: str) -> None:
+        """Return when somebody has approved the call. Raises ToolError."""
+        ...
+
+
 class Policy:
     """One a broker. Each step returns None when it is done, else what to await, and refuses by raising ToolError."""
 
     def __init__(
-        self, access: AccessController | None, limiter: RateLimiter | None, context: ContextResolver | None
+        self,
+        access: AccessController | None,
+        limiter: RateLimiter | None,
+        context: ContextResolver | None,
+        approvals: AsksPeople | None = None,
     ) -> None:
         self._access = access
+        self._approvals = approvals
         self._limiter = limiter
         self._limits_all = limiter is not None and not limiter.is_empty
         self._context = context
@@ -60,20 +75,20 @@ class Policy:
         return self._access is not None
 
     def find_facts(self, call: Call) -> Awaitable[None] | None:
-        """The principal's claims, over them the host's facts, over all who it is."""
+        """What the rules are asked with; the resolver is asked once a call."""
         if self._access is None:
             return None
         if self._context is None:
-            call.facts = _all_facts(call, _NO_FACTS)
+            call.facts = facts_of(call.caller.principal, _NO_FACTS, call.caller.context)
             return None
         found = self._context(call.caller.principal)
         if inspect.isawaitable(found):
             return self._await_facts(call, found)
-        call.facts = _all_facts(call, found)
+        call.facts = facts_of(call.caller.principal, found, call.caller.context)
         return None
 
     async def _await_facts(self, call: Call, found: Awaitable[Mapping[str, Any]]) -> None:
-        call.facts = _all_facts(call, await found)
+        call.facts = facts_of(call.caller.principal, await found, call.caller.context)
 
     def by_arguments(self, call: Call) -> None:
         """With the validated arguments, unless the name was enough."""
@@ -90,25 +105,54 @@ class Policy:
             call, self._access.decide(call.name, _facts(call), tool.arguments(call.validated)), " with these arguments"
         )
 
+    def judge_changed(self, call: Call) -> None:
+        """With arguments that a middleware has changed: what a person has approved holds for nothing else."""
+        if call.approved is not None and call.approved != hash_of(call.args_json):
+            raise AccessDeniedError(f"tool {call.name!r}: a middleware has changed the arguments that were approved")
+        self.judge_anew(call)
+        if call.asking is not None and call.approved is None:
+            what = "a middleware has changed the arguments to such as need approval, and it is too late to ask"
+            raise AccessDeniedError(f"tool {call.name!r}: {what}")
+
+    async def _ask(self, call: Call) -> None:
+        """A person, unless there is no room for the call anyway; then the charge. An hour may have passed meanwhile."""
+        tool, limiter, rule = call.tool, self._limiter, call.asking
+        assert tool is not None
+        if self._approvals is None:
+            raise AccessDeniedError(f"tool {call.name!r} needs a person's approval, and there is nobody to ask")
+        if limiter is not None and limiter.is_local and (self._limits_all or tool.rate_limit is not None):
+            _check_room(call, limiter.peek(call.public(), tool.name, tool.rate_limit))
+        call.step = "approval"
+        if rule is None and call.rule is None:
+            call.rule = f"route: {tool.name} (requires_approval)"
+        shown = call.rule or ""
+        await self._approvals.ask(call, rule, shown)
+        if self._access is not None:
+            call.step = "access"
+            self.judge_anew(call)
+            call.rule = shown
+        call.step = "quota"
+        if (charging := self.charge(call)) is not None:
+            await charging
+
     def charge(self, call: Call) -> Awaitable[None] | None:
-        """One test-and-charge, once per call id; a refused call costs nothing."""
+        """One test-and-charge, once per call id; a refused call costs nothing. A person is asked before, if need be."""
         tool, limiter = call.tool, self._limiter
         assert tool is not None
+        if (call.asking is not None or tool.requires_approval) and call.approved is None:
+            return self._ask(call)
         if not (self._limits_all or tool.rate_limit is not None) or limiter is None:
             return None
         if not limiter.is_local:
             return self._await_charge(limiter, call)
-        decision = limiter.charge(call.public(), tool.name, tool.rate_limit)
-        if not decision.allowed:
-            raise refusal(call.name, decision)
+        _check_room(call, limiter.charge(call.public(), tool.name, tool.rate_limit))
         return None
 
     async def _await_charge(self, limiter: RateLimiter, call: Call) -> None:
         tool, asked = call.tool, call.public()
         assert tool is not None
         decision = await limiter.counters.take(limiter.plan(asked, tool.name, tool.rate_limit), charge_id_of(asked))
-        if not decision.allowed:
-            raise refusal(call.name, decision)
+        _check_room(call, decision)
 
     def _judge(self, call: Call, decision: Decision | None, what: str = "") -> None:
         """Remember which rule has decided; None means that only the arguments can tell."""
@@ -118,9 +162,19 @@ class Policy:
         if decision.verdict == "allow":
             return
         if decision.verdict == "ask":
-            raise AccessDeniedError(f"tool {call.name!r} needs a person's approval, which can't be asked for here yet")
+            assert decision.rule is not None
+            call.asking = decision.rule
+            return
         reason = f": {decision.rule.reason}" if decision.rule is not None and decision.rule.reason else ""
         raise AccessDeniedError(f"tool {call.name!r} is not allowed{what}{reason}")
+
+
+def _check_room(call: Call, decision: LimitDecision) -> None:
+    """Raises RateLimitError, after history knows which limit it was."""
+    if not decision.allowed:
+        assert decision.quota is not None
+        call.rule = f"limit: {decision.quota.name}"
+        raise refusal(call.name, decision)
 
 
 def checked_policy(access: object, limiter: object, context: object) -> RateLimiter:
@@ -139,14 +193,17 @@ def _facts(call: Call) -> Mapping[str, Any]:
     return call.facts
 
 
-def _all_facts(call: Call, found: object) -> Mapping[str, Any]:
+def facts_of(principal: Principal, found: object, context: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What rules are asked with: claims, over them what the resolver has `found`, the session's `context`, who it is.
+
+    Raises ConfigurationError for what is no mapping.
+    """
     if found is not _NO_FACTS and not isinstance(found, Mapping):
         raise ConfigurationError(f"context= gives a mapping of facts, not {type(found).__name__}")
-    principal = call.caller.principal
     return {
         **principal.claims,
         **cast("Mapping[str, Any]", found),
-        **call.caller.context,
+        **context,
         "subject": principal.subject,
         "tenant": principal.tenant,
         "role": principal.roles,
@@ -154,6 +211,7 @@ def _all_facts(call: Call, found: object) -> Mapping[str, Any]:
 
 
 def _shown(decision: Decision) -> str:
-    """The rule for history: its pattern and where it stands."""
+    """The rule for history: its pattern and where it stands, without the folders of the server."""
     rule = "the default policy" if decision.rule is None else decision.rule.pattern
-    return f"access: {rule} ({decision.where})" if decision.where else f"access: {rule}"
+    where = re.split(r"[/\\]", decision.where)[-1]
+    return f"access: {rule} ({where})" if where else f"access: {rule}"

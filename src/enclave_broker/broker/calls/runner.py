@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextvars import Context
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.calls.chain import Chain
 from enclave_broker.broker.calls.handler import start_of
+from enclave_broker.types.bounded_json import WireError, encode_json
 from enclave_broker.types.errors import ToolError
 from enclave_broker.types.results import ScriptError
 
@@ -59,7 +61,7 @@ class CallRunner:
         if call.refused is not None:
             call.settle(call.refused)
             return
-        call.task = task = self._loop.create_task(self._run(call))
+        call.task = task = self._loop.create_task(self._run(call), context=_context(call))
         self._tasks.add(task)
 
     def cancel(self, call: Call) -> None:
@@ -83,7 +85,7 @@ class CallRunner:
     def perform(self, call: Call) -> asyncio.Task[Outcome | None]:
         """Run the handler of a call that its listeners are asked about, once, whoever asks."""
         if call.performing is None:
-            call.performing = task = self._loop.create_task(self._performed(call))
+            call.performing = task = self._loop.create_task(self._performed(call), context=_context(call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return call.performing
@@ -148,9 +150,18 @@ class CallRunner:
                 log.error("%d tool handlers ignore their cancellation and are left behind", len(resisting))
 
 
+def _context(call: Call) -> Context | None:
+    """What a handler traces stands below its call. None is the current one."""
+    return None if call.span is None else call.span.context
+
+
+_DECIDING = frozenset({"access", "quota", "approval"})
+"""The steps in which a rule refuses; elsewhere the step itself is what did."""
+
+
 def _rule(call: Call) -> str:
     """What has refused the call, or where it failed."""
-    return call.rule if call.rule is not None and call.step == "access" else call.step
+    return call.rule if call.rule is not None and call.step in _DECIDING else call.step
 
 
 def _text(message: object) -> str | None:
@@ -166,12 +177,12 @@ def _details(call: Call, error: ToolError) -> Any:
     if error.details is None:
         return None
     try:
-        text = msgspec.json.encode(error.details)
-        if len(text) <= MAX_DETAILS_BYTES and _depth(text) <= MAX_DETAILS_LEVELS:
+        text = encode_json(error.details, MAX_DETAILS_BYTES)
+        if _depth(text) <= MAX_DETAILS_LEVELS:
             return msgspec.json.decode(text)
-        log.warning("tool %s: an error's details of %d bytes are left out", call.name, len(text))
-    except (TypeError, ValueError, RecursionError) as fault:
-        log.warning("tool %s: an error's details are no JSON and left out: %s", call.name, fault)
+        log.warning("tool %s: an error's details of more than %d levels are left out", call.name, MAX_DETAILS_LEVELS)
+    except WireError as fault:
+        log.warning("tool %s: an error's details are left out: %s", call.name, fault)
     return None
 
 

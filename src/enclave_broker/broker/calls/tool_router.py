@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from enclave_broker.broker.calls.middleware.compose import check_middleware, compose
 from enclave_broker.broker.calls.rate_limit import RateLimit, RateLimiter, charge_id_of, refusal
+from enclave_broker.broker.calls.secrets import Secrets
 from enclave_broker.broker.tools.context import ToolContext
 from enclave_broker.broker.tools.router import Router
 from enclave_broker.broker.tools.routes import Route, unknown_tool
@@ -59,6 +60,8 @@ class ToolRouter(Router):
         super().__init__(prefix=prefix)
         self.limiter = RateLimiter()
         """Where `execute` charges the routes' limits. A broker that has the router puts one over its own counters."""
+        self.secrets: Secrets | None = None
+        """Those of the broker that has the router: no route may ask for others."""
         self._threads = HandlerThreads()
 
     def check(self, route: Route) -> None:
@@ -68,6 +71,8 @@ class ToolRouter(Router):
                 f"route {route.pattern}: rate_limit is a RateLimit, such as RateLimit(100, 60.0), not {limit!r}"
             )
         check_middleware(route.middleware, f"route {route.pattern}")
+        if self.secrets is not None and route.secrets:
+            self.secrets.check(f"route {route.pattern}", route.secrets)
 
     async def execute(self, name: str, args: dict[str, Any], *, principal: Principal | None = None) -> Any:
         """Call a tool; its result as JSON values. No session is asked: no allow-list, access rule or approval holds.

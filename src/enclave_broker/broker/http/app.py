@@ -24,10 +24,13 @@ from starlette.websockets import WebSocketClose
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.actions import NOT_RUNNING, Actions
+from enclave_broker.broker.http.approvals import ApprovalEndpoints
 from enclave_broker.broker.http.auth import Authenticate
+from enclave_broker.broker.http.console import console_routes
 from enclave_broker.broker.http.endpoint import Endpoint, Handler
 from enclave_broker.broker.http.errors import HttpError, error_response
 from enclave_broker.broker.http.gate import Gate, Policy
+from enclave_broker.broker.http.metrics import Metrics
 from enclave_broker.broker.http.sessions import Sessions, body_limits
 from enclave_broker.broker.http.timing import Timers, Timing
 from enclave_broker.types.errors import ConfigurationError
@@ -40,7 +43,8 @@ def http_app(
     *,
     auth: Authenticate | None = None,
     mcp: bool = False,
-    console: bool = True,  # noqa: ARG001 there is none to leave out yet
+    console: bool = True,
+    metrics_role: str = "metrics",
     allowed_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = ("localhost", "127.0.0.1"),
     timing: Timing | None = None,
@@ -48,7 +52,9 @@ def http_app(
     """The application; its lifespan runs the broker, unless somebody else does.
 
     `auth` says who is asking; None lets everybody in, as nobody known. `allowed_hosts` are the names by which the
-    server may be called, `allowed_origins` the browser pages that may use it. Raises ConfigurationError.
+    server may be called, `allowed_origins` the browser pages that may use it. `console` is the page at /console.
+    `metrics_role` is the role that a principal needs for /metrics, whose totals span tenants; without `auth` everybody
+    reads it. Raises ConfigurationError.
     """
     if mcp:
         raise ConfigurationError("mcp=True isn't supported yet")
@@ -66,7 +72,9 @@ def http_app(
         async with running(broker):
             yield
 
-    app = _Application(routes=_routes(broker, Timers(times)), middleware=[Middleware(Gate, policy)], lifespan=lifespan)
+    routes = _routes(broker, Timers(times)) + (console_routes() if console else [])
+    routes.append(Route("/metrics", Metrics(broker, None if auth is None else metrics_role)))
+    app = _Application(routes=routes, middleware=[Middleware(Gate, policy)], lifespan=lifespan)
     app.router.redirect_slashes = False  # to a path that isn't there, in the client's own words
     app.router.default = _not_found
     return app
@@ -97,6 +105,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 def _routes(broker: Broker, timers: Timers) -> list[BaseRoute]:
     """The first is the one that is asked for most."""
     sessions, actions = Sessions(broker, timers), Actions(broker)
+    approvals = ApprovalEndpoints(broker, timers)
 
     def of_running(handler: Handler) -> Handler:
         async def handle(request: Request) -> Response:
@@ -116,6 +125,8 @@ def _routes(broker: Broker, timers: Timers) -> list[BaseRoute]:
         route("/sessions/{id}/cancel", POST=sessions.cancel),
         route("/sessions/{id}/tool-result", POST=sessions.tool_result),
         route("/sessions/{id}/calls", GET=sessions.calls),
+        route("/approvals", GET=approvals.list),
+        route("/approvals/{id}", GET=approvals.show, POST=approvals.decide),
         route("/code/actions", GET=actions.actions),
         Route("/healthz", Endpoint(GET=actions.healthz)),
         Route("/readyz", Endpoint(GET=actions.readyz)),

@@ -16,9 +16,8 @@ from starlette.types import Receive, Scope, Send
 from enclave_broker.broker.http.leftovers import Leftovers
 from enclave_broker.broker.http.timing import Timers
 from enclave_broker.broker.http.watch import StreamWatch
-from enclave_broker.broker.sessions.history import call_records
+from enclave_broker.broker.sessions.history import traces
 from enclave_broker.broker.sessions.session import Session
-from enclave_broker.broker.store.records import CallRequested, CallSettled, Ended, HandlerStarted, Record
 from enclave_broker.types.bounded_json import encode_json
 from enclave_broker.types.results import CallRecord
 
@@ -35,7 +34,7 @@ class CallList(Response):
         self._session = session
         self._timers = timers
         self._leftovers = leftovers
-        self._groups = _by_call(session.log.records[: session.log.published])
+        self._traces = traces(session.log.records[: session.log.published])
         self._closed = session.closed and session.log.is_durable
         self.background = None
 
@@ -62,33 +61,15 @@ class CallList(Response):
 
     def _pieces(self) -> Iterator[bytes]:
         parts, size = [b'{"calls":['], 0
-        for number, records in enumerate(self._groups):
-            [call] = call_records(records, closed=self._closed)
-            text = encode_json(_wire(call), MAX_CALL_BYTES)
+        shown = self._session.host.shown
+        for number, trace in enumerate(self._traces.values()):
+            text = encode_json(_wire(trace.record(shown, closed=self._closed)), MAX_CALL_BYTES)
             parts += [b",", text] if number else [text]
             size += len(text)
             if size >= PIECE_BYTES:
                 yield b"".join(parts)
                 parts, size = [], 0
-        yield b"".join([*parts, b'],"total":%d}' % len(self._groups)])
-
-
-def _by_call(records: list[Record]) -> list[list[Record]]:
-    """Of each call the records that are about it; the end of its execution, too."""
-    groups: dict[str, list[Record]] = {}
-    running: list[list[Record]] = []
-    for record in records:
-        fact = record.fact
-        if isinstance(fact, CallRequested):
-            group = groups[fact.call_id] = [record]
-            running.append(group)
-        elif isinstance(fact, HandlerStarted | CallSettled):
-            groups[fact.call_id].append(record)
-        elif isinstance(fact, Ended):
-            for group in running:
-                group.append(record)
-            running.clear()
-    return list(groups.values())
+        yield b"".join([*parts, b'],"total":%d}' % len(self._traces)])
 
 
 def _wire(record: CallRecord) -> dict[str, Any]:
@@ -97,6 +78,8 @@ def _wire(record: CallRecord) -> dict[str, Any]:
     call = {
         "callId": record.id,
         "toolName": record.name,
+        "principal": record.principal,
+        "route": record.route,
         "args": record.args,
         "outcome": record.outcome,
         "error": None if error is None else _present(msgspec.structs.asdict(error)),
@@ -106,6 +89,7 @@ def _wire(record: CallRecord) -> dict[str, Any]:
         "argsBytes": record.args_bytes,
         "resultBytes": record.result_bytes,
         "byHost": record.by_host,
+        "stages": [{"stage": stage.name, "at": round(stage.at * 1000, 3)} for stage in record.stages],
     }
     return _present(call)
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enclave_broker.broker.http.auth import Authenticate, authenticate
+from enclave_broker.broker.http.console import CONSOLE_PATHS
 from enclave_broker.broker.http.errors import HttpError, error_response
 from enclave_broker.types.errors import ConfigurationError
 from enclave_broker.types.principal import ANONYMOUS, Principal
@@ -33,7 +34,7 @@ _ONCE = {
     b"last-event-id",
 }
 _SAFE = {"GET", "HEAD", "OPTIONS"}
-_PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+_PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs"} | CONSOLE_PATHS
 """Answered whoever asks: they say nothing of sessions or tools, and a load balancer has no key."""
 _MAX_KNOWN_HOSTS = 256
 _HOST = re.compile(r"(?:\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])\Z")

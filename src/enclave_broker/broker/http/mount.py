@@ -24,6 +24,7 @@ def mount(
     auth: Authenticate | None = None,
     mcp: bool = False,
     console: bool = True,
+    metrics_role: str = "metrics",
     allowed_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = ("localhost", "127.0.0.1"),
 ) -> None:
@@ -40,7 +41,13 @@ def mount(
     app.mount(
         path.rstrip("/"),
         http_app(
-            broker, auth=auth, mcp=mcp, console=console, allowed_origins=allowed_origins, allowed_hosts=allowed_hosts
+            broker,
+            auth=auth,
+            mcp=mcp,
+            console=console,
+            metrics_role=metrics_role,
+            allowed_origins=allowed_origins,
+            allowed_hosts=allowed_hosts,
         ),
     )
     inner = app.router.lifespan_context

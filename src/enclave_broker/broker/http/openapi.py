@@ -32,6 +32,8 @@ def _json(schema: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
+_STAGE = {"enum": ["requested", "placed", "asked", "decided", "started", "settled"]}
+_WHO = _object("subject", subject=_TEXT, tenant=_TEXT)
 _SCHEMAS: dict[str, Any] = {
     "Error": _object("code message", code=_TEXT, message=_TEXT, details=_array(_OBJECT)),
     "Event": _object(
@@ -86,7 +88,32 @@ _SCHEMAS: dict[str, Any] = {
         argsBytes=_INT,
         resultBytes=_INT,
         byHost=_FLAG,
+        principal=_TEXT,
+        route=_TEXT,
+        stages=_array(
+            _object(
+                "stage at",
+                stage=_STAGE,
+                at={"type": "number"},
+            )
+        ),
     ),
+    "Approval": _object(
+        "approvalId sessionId callId toolName args requestedBy rule createdAt expiresAt state",
+        approvalId=_TEXT,
+        sessionId=_TEXT,
+        callId=_TEXT,
+        toolName=_TEXT,
+        args={**_OBJECT, "description": "the call's arguments, defaults filled in, nothing hidden"},
+        requestedBy=_WHO,
+        rule=_TEXT,
+        createdAt={**_INT, "description": "milliseconds since the epoch"},
+        expiresAt={**_INT, "description": "milliseconds since the epoch"},
+        state={"enum": ["pending", "approved", "denied", "expired"]},
+        reason=_TEXT,
+        decidedBy=_WHO,
+    ),
+    "Decision": _object("decision", decision={"enum": ["approve", "deny"]}, reason=_TEXT),
     "ToolResult": _object(
         "callId ok",
         callId=_TEXT,
@@ -126,6 +153,10 @@ def _operation(summary: str, content: Any, body: Any = None, parameters: Any = (
     if parameters:
         operation["parameters"] = list(parameters)
     return operation
+
+
+def _kinds(*types: str) -> dict[str, Any]:
+    return {kind: {"schema": _TEXT} for kind in types}
 
 
 def _success(**more: Any) -> dict[str, Any]:
@@ -177,6 +208,17 @@ _PATHS: dict[str, Any] = {
             parameters=[_ID],
         ),
     },
+    "/approvals": {
+        "get": _operation(
+            "The calls that wait for a person and that the caller may decide, oldest first",
+            _json(_object("approvals total", approvals=_array(_ref("Approval")), total=_INT)),
+            parameters=[_query("session", _TEXT, "only those of this session")],
+        ),
+    },
+    "/approvals/{id}": {
+        "get": _operation("One of them, decided or not", _json(_ref("Approval")), parameters=[_ID]),
+        "post": _operation("Approve or deny it", _success(approvalId=_TEXT), _ref("Decision"), [_ID]),
+    },
     "/code/actions": {
         "get": _operation(
             "The tools that scripts can call",
@@ -189,8 +231,19 @@ _PATHS: dict[str, Any] = {
     },
     "/healthz": {"get": _operation("The process answers", _json(_object("status", status=_TEXT)))},
     "/readyz": {"get": _operation("Sessions can be begun", _json(_object("status", status=_TEXT)))},
+    "/metrics": {"get": _operation("Numbers of the whole broker, for Prometheus", {"text/plain": {"schema": _TEXT}})},
     "/openapi.json": {"get": _operation("This document", _json(_OBJECT))},
     "/docs": {"get": _operation("This document, to read", {"text/html": {"schema": _TEXT}})},
+    "/console": {
+        "get": _operation("A page that shows sessions, calls and approvals, unless it is left out", _kinds("text/html"))
+    },
+    "/console/{file}": {
+        "get": _operation(
+            "What that page is made of",
+            _kinds("text/javascript", "text/css", "image/svg+xml"),
+            parameters=[{**_ID, "name": "file"}],
+        )
+    },
 }
 
 

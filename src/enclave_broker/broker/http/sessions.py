@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,10 +19,11 @@ from starlette.responses import Response
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.http.bodies import read_body, read_json
 from enclave_broker.broker.http.call_list import CallList
+from enclave_broker.broker.http.endpoint import Handler
 from enclave_broker.broker.http.errors import json_response
 from enclave_broker.broker.http.gate import admitted
 from enclave_broker.broker.http.leftovers import Leftovers
-from enclave_broker.broker.http.streaming import ONLY_FINAL, EventStream, OneObject, wanted_form
+from enclave_broker.broker.http.streaming import ONLY_FINAL, Counted, EventStream, OneObject, wanted_form
 from enclave_broker.broker.http.timing import Timers
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.stream.filters import EventFilter
@@ -77,6 +79,9 @@ class Sessions:
     # -- POST /sessions --------------------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> Response:
+        return await self._counted(request, self._create)
+
+    async def _create(self, request: Request) -> Response:
         entry = admitted(request)
         body = await read_json(request, self._session_bytes, self._timers)
         asked = parse_session_request(body)
@@ -154,7 +159,7 @@ class Sessions:
         if state is not None and state not in _STATES:
             raise InvalidRequestError("state", f"must be one of {', '.join(_STATES)}")
         after, limit = request.query_params.get("after"), _page_size(request.query_params.get("limit"))
-        found = [each for each in self._broker.sessions.list(state=state) if _is_of(each, principal)]
+        found = self._broker.sessions.list_for(principal, state=state)
         page = _page(found, after, limit)
         return json_response({"sessions": [session.info() for session in page], "total": len(found)})
 
@@ -162,6 +167,9 @@ class Sessions:
         return json_response(self._find(request).info())
 
     async def stream(self, request: Request) -> Response:
+        return await self._counted(request, self._stream)
+
+    async def _stream(self, request: Request) -> Response:
         entry = admitted(request)
         session = self._find(request)
         query = request.query_params
@@ -180,6 +188,9 @@ class Sessions:
         return answer
 
     async def calls(self, request: Request) -> Response:
+        return await self._counted(request, self._calls)
+
+    async def _calls(self, request: Request) -> Response:
         return CallList(self._find(request), self._timers, self._leftovers)
 
     # -- changes ---------------------------------------------------------------------------------------------------
@@ -205,6 +216,17 @@ class Sessions:
         await self._durable(session)
         return json_response({"success": first, "callId": asked.call_id})
 
+    async def _counted(self, request: Request, handler: Handler) -> Response:
+        """An answer that may last: it is one of the principal's streams until it has ended."""
+        release = self._broker.sessions.shares.take_stream(admitted(request).principal)
+        if release is None:
+            return await handler(request)
+        try:
+            return Counted(await handler(request), release)
+        except BaseException:
+            release()
+            raise
+
     async def _durable(self, session: Session) -> None:
         """What has been done is said when it can't be lost any more. Raises OverloadedError if that takes too long."""
         writing = session.durable()
@@ -225,10 +247,6 @@ class Sessions:
     def _find(self, request: Request) -> Session:
         """Raises SessionNotFoundError, also for somebody else's."""
         return self._broker.sessions.find_for(admitted(request).principal, request.path_params["id"])
-
-
-def _is_of(session: Session, principal: Principal) -> bool:
-    return (session.principal.tenant, session.principal.subject) == (principal.tenant, principal.subject)
 
 
 def _answer(asked: ToolResultRequest) -> Any:
@@ -252,7 +270,7 @@ def _page_size(text: str | None) -> int:
     return int(text)
 
 
-def _page(found: list[Session], after: str | None, limit: int) -> list[Session]:
+def _page(found: Sequence[Session], after: str | None, limit: int) -> Sequence[Session]:
     """The next `limit` behind the session `after`; none behind one that is gone."""
     if after is None:
         return found[:limit]

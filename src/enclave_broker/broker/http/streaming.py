@@ -8,6 +8,7 @@ a second task, and a write for every line.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal
 
 from starlette.responses import Response
@@ -23,7 +24,7 @@ from enclave_broker.stream.filters import EventFilter
 from enclave_broker.types.errors import SessionClosedError
 from enclave_broker.types.wire import payload_of_line
 
-__all__ = ["ONLY_FINAL", "TOGETHER", "EventStream", "Form", "OneObject", "wanted_form"]
+__all__ = ["ONLY_FINAL", "TOGETHER", "Counted", "EventStream", "Form", "OneObject", "wanted_form"]
 
 CHUNK_BYTES = 65_536  # of one write: asyncio's high-water mark, so that a stuck reader holds two of them at most
 
@@ -189,3 +190,18 @@ class OneObject(Response):
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class Counted(Response):
+    """Another answer, which somebody counts until it has ended."""
+
+    def __init__(self, answer: Response, release: Callable[[], None]) -> None:
+        self._answer = answer
+        self._release = release
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._release()

@@ -10,14 +10,19 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from enclave_broker.broker.calls.asked import Asked
 from enclave_broker.broker.calls.call import Call, CallState, Outcome, encode_args
 from enclave_broker.broker.sessions.answers import outcome_of
-from enclave_broker.broker.sessions.history import earlier_call, settled_call, value_of
+from enclave_broker.broker.sessions.asking import record_answer, record_question
+from enclave_broker.broker.sessions.history import earlier_call, value_of
+from enclave_broker.broker.sessions.host_calls import call_from_mapping, json_text
 from enclave_broker.broker.sessions.log import Batch
+from enclave_broker.broker.sessions.log_data import log_data
+from enclave_broker.broker.sessions.telling import tell_begun, tell_dropped, tell_settled
 from enclave_broker.broker.store.records import CallRequested, CallSettled, HandlerStarted
 from enclave_broker.broker.tools.context import LogLine, Progress
 from enclave_broker.broker.tools.globs import Glob
@@ -29,7 +34,7 @@ from enclave_broker.types.errors import (
     SessionClosedError,
     SessionError,
     ToolError,
-    ToolValidationError,
+    tool_error,
 )
 from enclave_broker.types.events import LogEvent, ToolCallEvent, ToolProgressEvent, ToolResultAppliedEvent
 from enclave_broker.types.ids import new_call_id
@@ -99,11 +104,16 @@ class CallTable:
         self._queue.clear()
         self._drop(list(self._calls.values()))
 
-    def request(self, name: str, args: dict[str, Any], engine_id: int, batch: Batch, call_id: str = "") -> Call:
-        """A new call and its record in `batch`."""
+    def request(self, name: str, args: dict[str, Any], engine_id: int, batch: Batch) -> Call:
+        """A new call of the script and its record in `batch`. Raises ValueError for what no engine lets through."""
         args_json = encode_args(args)
-        if engine_id and len(args_json) > ARGS_SLACK * self.limits.max_tool_args_bytes:
+        if len(args_json) > ARGS_SLACK * self.limits.max_tool_args_bytes:
             raise ValueError("arguments over max_tool_args_bytes")
+        return self._request(name, args, args_json, engine_id, batch)
+
+    def _request(
+        self, name: str, args: dict[str, Any], args_json: bytes, engine_id: int, batch: Batch, call_id: str = ""
+    ) -> Call:
         call = Call(self, call_id or new_call_id(self._session.sources.random), engine_id, name, args, args_json)
         call.asked_at = batch.at
         self._calls[call.id] = call
@@ -120,7 +130,7 @@ class CallTable:
             self._queue.append(call)
             return False
         self.running[call.id] = call
-        waited = _elapsed(call, batch) if call.queued else 0.0
+        waited = batch.since(call.asked_at) if call.queued else 0.0
         batch.event(ToolProgressEvent, call_id=call.id, phase="connecting", elapsed_ms=waited)
         self._prepare(call, batch)
         return True
@@ -135,6 +145,7 @@ class CallTable:
     def begin_call(self, call: Call) -> None:
         """Start a call that has a place and its record."""
         if call.state is not CallState.SETTLED:
+            tell_begun(self._session, call)
             self._session.host.runner.start(call)
 
     def drop_queue(self) -> None:
@@ -146,6 +157,7 @@ class CallTable:
         """They get no outcome."""
         for call in calls:
             self._calls.pop(call.id, None)
+            tell_dropped(self._session, call)
             self._session.host.runner.cancel(call)
 
     async def call(self, call: ToolCall | Mapping[str, Any]) -> Any:
@@ -156,7 +168,7 @@ class CallTable:
         if isinstance(call, ToolCall):
             call_id, name, args = call.id, call.name, call.args
         else:
-            call_id, name, args = _from_mapping(call)
+            call_id, name, args = call_from_mapping(call)
         known = self._calls.get(call_id) if call_id else None
         if known is None and call_id and (outcome := earlier_call(self._log.records, call_id)) is not None:
             return value_of(outcome)
@@ -167,19 +179,16 @@ class CallTable:
         await known.wait()
         if (durable := self._log.durable()) is not None:
             await durable
-        settled = settled_call(self._log.records, known.id)
-        if settled is None:
+        if known.outcome is None:
             raise SessionClosedError(f"session {self.id} was closed before the call had its outcome")
-        return value_of(settled)
+        return _value(known.outcome)
 
     async def _perform(self, call: Call) -> Any:
         """A listener executes the call: its handler runs once, and what it gives is the answer unless one is sent."""
         outcome = await asyncio.shield(self._session.host.runner.perform(call))
         if outcome is None:
             raise SessionClosedError(f"session {self.id} was closed, or the call answered, before its handler ended")
-        if outcome.error is not None:
-            raise ToolError(outcome.error.message, code=outcome.error.code, details=outcome.error.details)
-        return msgspec.json.decode(outcome.value)
+        return _value(outcome)
 
     def answer(self, call_id: str, value: Any, error: ToolError | None) -> bool:
         """Settle a call that its policy has let through; False if it has its outcome. The first answer counts."""
@@ -211,7 +220,7 @@ class CallTable:
             raise MaxToolCallsError(f"the session has made its {self.limits.max_tool_calls} tool calls")
         if call_id and not call_id.startswith("c_"):
             raise ConfigurationError(f"a call's id begins with 'c_', not {call_id[:20]!r}")
-        text = _json_text(args)
+        text = json_text(args)
         if len(text) > self.limits.max_tool_args_bytes:
             limit = self.limits.max_tool_args_bytes
             raise ToolError(
@@ -220,7 +229,7 @@ class CallTable:
         batch = self._log.batch()
         if not self._log.records:
             self._session.introduce(batch)
-        call = self.request(name, msgspec.json.decode(text), 0, batch, call_id)
+        call = self._request(name, msgspec.json.decode(text), text, 0, batch, call_id)
         self._prepare(call, batch)
         self._session.commit(batch)
         self.begin_call(call)
@@ -278,6 +287,22 @@ class CallTable:
         if call.outside:
             call.outside = False
             self._outside -= 1
+            execution = self._session.execution
+            if execution is not None and execution.clock is not None:
+                execution.clock.go_on()
+
+    def asked(self, call: Call, asked: Asked) -> Awaitable[None] | None:
+        batch = self._log.batch()
+        record_question(call, asked, batch)
+        self._session.commit(batch)
+        return self._log.durable()
+
+    def answered(self, call: Call, asked: Asked) -> Awaitable[None] | None:
+        batch = self._log.batch()
+        record_answer(call, asked, batch)
+        self._session.commit(batch)
+        self.goes_on(call)
+        return self._log.durable()
 
     def started(self, call: Call, args_hash: str) -> Awaitable[None] | None:
         batch = self._log.batch()
@@ -287,13 +312,15 @@ class CallTable:
 
     def settled(self, call: Call, outcome: Outcome) -> None:
         del self._calls[call.id]
+        tell_settled(self._session, call, outcome)
         if not self._calls:
             self.changed_at = self._session.host.loop.time()
         if call.engine_id == 0 or self._session.execution is None:
             batch = self._log.batch()
             size = 0 if outcome.error else len(outcome.value)
             batch.weight = size
-            fact = CallSettled(call.id, None, msgspec.Raw(outcome.value), outcome.error, outcome.rule, size)
+            value = msgspec.Raw(outcome.value)
+            fact = CallSettled(call.id, None, value, outcome.error, outcome.rule, size, call.route)
             batch.event(ToolResultAppliedEvent, fact, call_id=call.id)
             self._session.commit(batch)
             return
@@ -321,7 +348,7 @@ class CallTable:
             return
         batch = self._log.batch()
         if isinstance(item, LogLine):
-            data, message = _log_data(item.data), item.message.encode("utf-8", "replace").decode()
+            data, message = log_data(item.data), item.message.encode("utf-8", "replace").decode()
             batch.weight = len(message) + len(data)
             batch.event(LogEvent, level=item.level, message=message, data=msgspec.json.decode(data) or None)
         else:
@@ -339,52 +366,21 @@ class CallTable:
                 ToolProgressEvent,
                 call_id=call.id,
                 phase="receiving",
-                elapsed_ms=_elapsed(call, batch),
+                elapsed_ms=batch.since(call.asked_at),
                 bytes_received=int(item.done),
                 total_bytes=None if item.total is None else int(item.total),
             )
 
 
+def _value(outcome: Outcome) -> Any:
+    """Raises ToolError, as the class that the code has."""
+    if outcome.error is not None:
+        raise tool_error(outcome.error.code, outcome.error.message, outcome.error.details)
+    return msgspec.json.decode(outcome.value)
+
+
 def _record_start(call: Call, args_hash: str, batch: Batch) -> None:
     """Audit before effect: the handler runs after this record."""
     effect = call.tool.effect if call.tool is not None else "write"
-    fact = HandlerStarted(call.id, call.attempt, effect, args_hash)
-    batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=_elapsed(call, batch))
-
-
-def _log_data(data: dict[str, Any]) -> bytes:
-    """As JSON, detached from what the handler may change later; what is no JSON as Python shows it."""
-    try:
-        return msgspec.json.encode(data)
-    except (TypeError, ValueError, RecursionError):
-        return msgspec.json.encode({_shown(name): _shown(value) for name, value in data.items()})
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)[:1000].encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001 a tool's own object may do anything
-        return f"<{type(value).__name__}>"
-
-
-def _elapsed(call: Call, batch: Batch) -> float:
-    """Milliseconds since the call was asked for."""
-    at = batch.at
-    return 0.0 if at <= call.asked_at else round((at - call.asked_at) * 1000, 3)
-
-
-def _json_text(args: dict[str, Any]) -> bytes:
-    """The arguments as a script would have sent them. Raises ToolValidationError for what is no JSON."""
-    try:
-        return msgspec.json.encode(args)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ToolValidationError(f"invalid arguments: they can't be written as JSON: {error}") from error
-
-
-def _from_mapping(call: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Id (maybe empty), name and arguments of a call that is given as a mapping."""
-    unknown = set(call) - {"id", "name", "args"}
-    name, args, id = call.get("name"), call.get("args", {}), call.get("id", "")
-    if unknown or not isinstance(name, str) or not isinstance(args, dict) or not isinstance(id, str):
-        raise ConfigurationError("a call is {'name': str, 'args': {...}, 'id'?: str}")
-    return id, name, cast("dict[str, Any]", args)
+    fact = HandlerStarted(call.id, call.attempt, effect, args_hash, call.route, call.rule)
+    batch.event(ToolProgressEvent, fact, call_id=call.id, phase="processing", elapsed_ms=batch.since(call.asked_at))

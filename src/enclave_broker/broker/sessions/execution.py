@@ -84,6 +84,7 @@ class Execution:
         "first_index",
         "over",
         "settled",
+        "span",
         "waiters",
     )
 
@@ -99,9 +100,7 @@ class Execution:
         self._undone = 1
         """Deliveries, the start among them, that the engine has not worked off."""
         self._cpu_us = self._stdout_bytes = 0
-        self._now = 0.0
-        self._started_at = 0.0
-        self._ended_at = 0.0
+        self._now = self._started_at = self._ended_at = 0.0
         self._ended = False
         self.first_index = 0
         self.settled: Returned | Failed | None = None
@@ -135,6 +134,7 @@ class Execution:
         too_long = len(code) > limits.max_code_bytes or len(code.encode("utf-8", "replace")) > limits.max_code_bytes
         if not too_long:  # nothing leaves for the runtime before this turn of the loop is over
             self._run = host.runtime.run(encode_start(message), Key(language, session.tenant), self)
+        self.span = host.telemetry.execution_started(session.id)
         self.first_index = len(session.log.records)
         batch = session.log.batch()
         batch.weight = min(len(code), limits.max_code_bytes)
@@ -162,6 +162,8 @@ class Execution:
         effects = self._guard.read(step, settled=self.settled is not None)
         self._undone -= 1 if step.inputs == 0 else step.inputs
         self._cpu_us += step.cpu_us
+        if (spend := self._session.spend) is not None:
+            spend(step.cpu_us)
         self._ended = step.ended
         if step.verdict:
             self._cut_off(effects, step.verdict)
@@ -193,6 +195,7 @@ class Execution:
         waits = self._session.calls.all_wait_outside and self._undone == 0 and not self._timers
         if waits and self.clock is not None and not self.over:
             self.clock.stand()
+            self._wake()
 
     def _cut_off(self, effects: list[Effect], verdict: Verdict) -> None:
         """Of a step that was cut off what it had printed counts; its calls and timers never came to be."""
@@ -265,7 +268,8 @@ class Execution:
         session = self._session
         batch = session.log.batch()
         batch.weight = size
-        settled = CallSettled(call.id, item, None, outcome.error, outcome.rule, 0 if outcome.error else size)
+        result_bytes = 0 if outcome.error else size
+        settled = CallSettled(call.id, item, None, outcome.error, outcome.rule, result_bytes, call.route)
         batch.event(ToolResultAppliedEvent, settled, call_id=call.id)
         if outcome.error is not None and session.limits.cancel_on_first_error:
             batch.fact(Decided(outcome.error))
@@ -348,18 +352,27 @@ class Execution:
             self._deadline.cancel()
             self._deadline = None
         if self._run is not None and not self._ended:
-            self._run.cancel()
+            self._run.cancel(self._session.spend)
         self._run = None
         self._ended_at = session.host.loop.time()
         session.finished(status, batch, closes=closes)
+        session.host.telemetry.execution_ended(self.span, status, error.code if error else "", stats.duration)
         session.log.when_durable(self._tell)
 
     def _tell(self) -> None:
         self.done = True
+        self._wake()
+
+    def _wake(self) -> None:
         for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self.waiters.clear()
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done when it is, or when all that is under way waits for somebody outside; look again then."""
+        self.waiters.append(waiter := asyncio.get_running_loop().create_future())
+        return waiter
 
     def release(self) -> None:
         """It is over and its session forgotten: no cycle keeps either in memory."""

@@ -1,20 +1,46 @@
-"""What an execution came to, read from its log: calls, output, result. Pure functions."""
+"""What an execution came to, read from its log: calls, output, result, and what the session was at any event.
+
+Pure functions of the records.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from enclave_broker.broker.calls.shown_arguments import Shown
 from enclave_broker.broker.sessions.log import json_copy
-from enclave_broker.broker.store.records import CallRequested, CallSettled, Ended, HandlerStarted, Record
-from enclave_broker.types.errors import OutcomeUnknownError, ToolError
-from enclave_broker.types.events import StdoutEvent
+from enclave_broker.broker.sessions.machine import State
+from enclave_broker.broker.store.records import (
+    ApprovalAsked,
+    ApprovalDecided,
+    CallRequested,
+    CallSettled,
+    Ended,
+    ExecutionStarted,
+    HandlerStarted,
+    Opened,
+    Record,
+)
+from enclave_broker.types.errors import ConfigurationError, OutcomeUnknownError, ToolError, tool_error
+from enclave_broker.types.events import StdoutEvent, ToolProgressEvent
 from enclave_broker.types.messages import CallFulfilled
-from enclave_broker.types.results import CallRecord, ExecutionResult, Outcome, ScriptError
+from enclave_broker.types.results import CallRecord, ExecutionResult, Outcome, ScriptError, SessionState, Stage
 
-__all__ = ["call_records", "earlier_call", "execution_result", "settled_call", "stdout", "value_of"]
+__all__ = [
+    "Trace",
+    "call_records",
+    "earlier_call",
+    "execution_result",
+    "settled_call",
+    "state_at",
+    "stdout",
+    "traces",
+    "value_of",
+]
 
 DENIALS = frozenset(
     {"UNKNOWN_TOOL", "TOOL_NOT_ALLOWED", "ACCESS_DENIED", "RATE_LIMITED", "APPROVAL_DENIED", "APPROVAL_EXPIRED"}
@@ -22,62 +48,107 @@ DENIALS = frozenset(
 """The codes by which a call's outcome is `denied`: the policy refused it before its handler."""
 
 
-def call_records(records: Sequence[Record], *, closed: bool = False) -> list[CallRecord]:
-    """The calls in the order in which they were asked for.
+class Trace:
+    """What the log has of one call."""
 
-    A call without outcome is `waiting` while its execution runs, or for one that the host made while the session isn't
-    `closed`; after that `unknown` if its handler was started (nobody knows how it ended) and `not_run` if not.
-    """
-    asked: dict[str, tuple[CallRequested, float]] = {}
-    started: dict[str, float] = {}
-    settled: dict[str, tuple[CallSettled, float]] = {}
-    over: set[str] = set()
-    for record in records:
-        fact = record.fact
-        if type(fact) is CallRequested:
-            asked[fact.call_id] = (fact, record.at)
-        elif type(fact) is HandlerStarted:
-            started[fact.call_id] = record.at
-        elif type(fact) is CallSettled:
-            settled[fact.call_id] = (fact, record.at)
-        elif type(fact) is Ended:
-            over.update(call_id for call_id, (request, _) in asked.items() if request.engine_id)
-    return [
-        _record(request, at, started.get(call_id), settled.get(call_id), over=closed or call_id in over)
-        for call_id, (request, at) in asked.items()
-    ]
+    __slots__ = ("asked", "is_asking", "over", "principal", "request", "settled", "stages", "started")
 
+    def __init__(self, request: CallRequested, principal: str, at: float) -> None:
+        self.request = request
+        self.principal = principal
+        self.stages = [Stage("requested", at)]
+        self.asked: ApprovalAsked | None = None
+        self.is_asking = False
+        """Whether it waits for a person."""
+        self.started: HandlerStarted | None = None
+        self.settled: CallSettled | None = None
+        self.over = False
+        """Whether its execution has ended."""
 
-def _record(
-    request: CallRequested, at: float, started: float | None, settled: tuple[CallSettled, float] | None, *, over: bool
-) -> CallRecord:
-    outcome: Outcome
-    if settled is None:
-        outcome = "waiting" if not over else "not_run" if started is None else "unknown"
+    def asks(self, fact: ApprovalAsked, at: float) -> None:
+        self.asked, self.is_asking = fact, True
+        self.stages.append(Stage("asked", at))
+
+    def decided(self, at: float) -> None:
+        self.is_asking = False
+        self.stages.append(Stage("decided", at))
+
+    def begun(self, fact: HandlerStarted, at: float) -> None:
+        self.started = fact
+        self.stages.append(Stage("started", at))
+
+    def ended(self, fact: CallSettled, at: float) -> None:
+        self.settled = fact
+        self.stages.append(Stage("settled", at))
+
+    @property
+    def is_placed(self) -> bool:
+        return any(stage.name == "placed" for stage in self.stages)
+
+    def record(self, shown: Shown, *, closed: bool = False) -> CallRecord:
+        """As history shows it.
+
+        A call without outcome is `waiting` while its execution runs, or for one that the host made while the session
+        isn't `closed`; after that `unknown` if its handler was started (nobody knows how it ended), `not_run` if not.
+        """
+        request, started, settled = self.request, self.started, self.settled
+        outcome: Outcome
+        if settled is not None:
+            outcome = "done" if settled.error is None else "denied" if settled.error.code in DENIALS else "failed"
+        elif not (self.over or closed):
+            outcome = "waiting"
+        else:
+            outcome = "not_run" if started is None else "unknown"
+        told = settled or started
+        rule = told.rule if told is not None else None if self.asked is None else self.asked.rule
         return CallRecord(
             id=request.call_id,
             name=request.name,
-            args=msgspec.json.decode(request.args),
+            args=shown(request.name, bytes(request.args)),
             outcome=outcome,
-            started=started,
+            error=None if settled is None else _error_copy(settled.error),
+            rule=rule,
+            started=next((stage.at for stage in self.stages if stage.name == "started"), None),
+            duration=None if settled is None else self.stages[-1].at - self.stages[0].at,
             args_bytes=len(bytes(request.args)),
+            result_bytes=0 if settled is None else settled.result_bytes,
             by_host=request.engine_id == 0,
+            principal=self.principal,
+            route=None if told is None else told.route,
+            stages=tuple(self.stages),
         )
-    fact, ended = settled
-    outcome = "done" if fact.error is None else "denied" if fact.error.code in DENIALS else "failed"
-    return CallRecord(
-        id=request.call_id,
-        name=request.name,
-        args=msgspec.json.decode(request.args),
-        outcome=outcome,
-        error=fact.error,
-        rule=fact.rule,
-        started=started,
-        duration=ended - at,
-        args_bytes=len(bytes(request.args)),
-        result_bytes=fact.result_bytes,
-        by_host=request.engine_id == 0,
-    )
+
+
+def traces(records: Sequence[Record]) -> Mapping[str, Trace]:
+    """Of each call by its id, in the order in which they were asked for. One from before these records has none."""
+    found: dict[str, Trace] = {}
+    principal = ""
+    for record in records:
+        fact = record.fact
+        if type(fact) is CallRequested:
+            found[fact.call_id] = Trace(fact, principal, record.at)
+        elif type(fact) is HandlerStarted and fact.call_id in found:
+            found[fact.call_id].begun(fact, record.at)
+        elif type(fact) is ApprovalAsked:
+            if fact.call_id in found:
+                found[fact.call_id].asks(fact, record.at)
+        elif type(fact) is ApprovalDecided and fact.call_id in found:
+            found[fact.call_id].decided(record.at)
+        elif type(fact) is CallSettled and fact.call_id in found:
+            found[fact.call_id].ended(fact, record.at)
+        elif type(fact) is Ended:
+            for trace in found.values():
+                trace.over = trace.over or trace.request.engine_id != 0
+        elif type(fact) is ExecutionStarted or type(fact) is Opened:
+            principal = fact.principal.subject
+        elif type(record.public) is ToolProgressEvent and record.public.phase == "connecting":
+            found[record.public.call_id].stages.append(Stage("placed", record.at))
+    return found
+
+
+def call_records(records: Sequence[Record], shown: Shown, *, closed: bool = False) -> list[CallRecord]:
+    """The calls in the order in which they were asked for."""
+    return [trace.record(shown, closed=closed) for trace in traces(records).values()]
 
 
 def stdout(records: Sequence[Record]) -> str:
@@ -90,7 +161,7 @@ def _error_copy(error: ScriptError | None) -> ScriptError | None:
     return msgspec.structs.replace(error, details=json_copy(error.details))
 
 
-def execution_result(session_id: str, records: Sequence[Record]) -> ExecutionResult[Any]:
+def execution_result(session_id: str, records: Sequence[Record], shown: Shown) -> ExecutionResult[Any]:
     """The result of a finished execution, given its records from the start on. Nothing of it is shared with the log."""
     ended = next(record.fact for record in reversed(records) if isinstance(record.fact, Ended))
     status: Any = ended.status
@@ -100,9 +171,42 @@ def execution_result(session_id: str, records: Sequence[Record]) -> ExecutionRes
         value=None if ended.value is msgspec.UNSET else json_copy(ended.value),
         error=_error_copy(ended.error),
         stdout=stdout(records),
-        calls=call_records(records),
+        calls=call_records(records, shown),
         stats=ended.stats,
         session_id=session_id,
+    )
+
+
+def state_at(session_id: str, records: Sequence[Record], seq: int, shown: Shown) -> SessionState:
+    """What the session was right after the event `seq`. Raises ConfigurationError for a `seq` that it doesn't have."""
+    last = next((record.public.seq for record in reversed(records) if record.public is not None), 0)
+    if isinstance(seq, bool) or not isinstance(seq, int) or not 1 <= seq <= last:  # pyright: ignore[reportUnnecessaryIsInstance] input
+        has = f"has the events 1 to {last}" if last else "has no events yet"
+        raise ConfigurationError(f"session {session_id} {has}, not {seq!r}")
+    place = next(at for at, record in enumerate(records) if record.public is not None and record.public.seq == seq)
+    past = records[: place + 1]
+    began = next((at for at in range(place, -1, -1) if isinstance(past[at].fact, ExecutionStarted)), None)
+    execution: Sequence[Record] = () if began is None else past[began:]
+    calls = traces(past)
+    result = None
+    if any(isinstance(record.fact, Ended) for record in execution):
+        result = execution_result(session_id, execution, shown)
+        state = State(result.status)
+    elif began is None:
+        state = State.STARTING
+    else:
+        waiting = [each for each in calls.values() if each.is_placed and each.settled is None and not each.over]
+        if any(each.is_asking for each in waiting):
+            state = State.WAITING_FOR_APPROVAL
+        else:
+            state = State.WAITING_FOR_TOOL if waiting else State.RUNNING
+    return SessionState(
+        seq=seq,
+        at=datetime.fromtimestamp(past[-1].at, UTC),
+        state=str(state),
+        stdout=stdout(execution),
+        calls=[trace.record(shown) for trace in calls.values()],
+        result=result,
     )
 
 
@@ -131,9 +235,9 @@ def earlier_call(records: Sequence[Record], call_id: str) -> CallSettled | None:
 
 
 def value_of(settled: CallSettled) -> Any:
-    """The value of a call as JSON. Raises ToolError with the code that the script got."""
+    """The value of a call as JSON. Raises ToolError, as the class that the code has."""
     if settled.error is not None:
-        raise ToolError(settled.error.message, code=settled.error.code, details=settled.error.details)
+        raise tool_error(settled.error.code, settled.error.message, settled.error.details)
     if settled.value is not None:
         return msgspec.json.decode(settled.value)
     assert isinstance(settled.input, CallFulfilled)

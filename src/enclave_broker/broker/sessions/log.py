@@ -55,6 +55,10 @@ class Batch:
     def fact(self, fact: Fact) -> None:
         self.entries.append((None, fact))
 
+    def since(self, at: float) -> float:
+        """Milliseconds from then, in seconds since the epoch, to now."""
+        return 0.0 if self.at <= at else round((self.at - at) * 1000, 3)
+
 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():

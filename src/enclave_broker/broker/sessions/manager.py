@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
+from enclave_broker.broker.sessions.asking import only_waits_for_people
+from enclave_broker.broker.sessions.gone import Gone
 from enclave_broker.broker.sessions.host import Host, Sources, host_without_runtime
+from enclave_broker.broker.sessions.retained import Retained
 from enclave_broker.broker.sessions.session import Session
+from enclave_broker.broker.sessions.shares import Share, Shares, owner_of
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.types.errors import (
     ClosedError,
@@ -18,8 +23,9 @@ from enclave_broker.types.errors import (
     SessionNotFoundError,
 )
 from enclave_broker.types.ids import check_session_id, new_session_id
-from enclave_broker.types.limits import SessionLimits, seconds
+from enclave_broker.types.limits import SessionLimits, seconds, whole
 from enclave_broker.types.principal import ANONYMOUS, Principal
+from enclave_broker.types.principal_limits import PrincipalLimits
 
 __all__ = ["SessionManager"]
 
@@ -27,8 +33,10 @@ RETRY_AFTER = 1.0
 NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 MAX_CLOSED = 1000
 MAX_CLOSED_BYTES = 64 << 20
+"""Of the sessions that are over, so many and so much stay readable."""
 MAX_GONE = 100_000
-"""Of the sessions that are over, so many and so much stay readable, the newest."""
+"""Ids of sessions that had to make room before their time."""
+LIST_LIMIT = 100
 
 Key = tuple[str | None, str, str]
 """Tenant, subject and id."""
@@ -38,9 +46,10 @@ class SessionManager:
     """At most `max_concurrent_sessions` that are open at a time.
 
     One with nothing to run ends `session_timeout` seconds after its last execution and is forgotten; one that is over
-    stays readable for `retention` seconds, as long as it is among the newest `max_retained` and `max_retained_bytes`;
-    `cleanup_interval` is how often that is looked at. A run that a client has started without `detach` is cancelled
-    when nobody has watched it for `grace` seconds of active time. All in seconds.
+    stays readable for `retention` seconds, as long as there are no more than `max_retained` and `max_retained_bytes`
+    (who has more than his part loses his oldest); `cleanup_interval` is how often that is looked at. `per_principal`
+    is what all sessions of one principal may take together. A run that a client has started without `detach` is
+    cancelled when nobody has watched it for `grace` seconds of active time. All in seconds.
 
     Raises ConfigurationError for a value of the wrong type or range.
     """
@@ -55,24 +64,26 @@ class SessionManager:
         retention: float = 600.0,
         max_retained: int = MAX_CLOSED,
         max_retained_bytes: int = MAX_CLOSED_BYTES,
+        per_principal: PrincipalLimits | None = None,
     ) -> None:
-        self._maximum = _whole(max_concurrent_sessions, "max_concurrent_sessions", least=1)
+        self._maximum = whole(max_concurrent_sessions, "max_concurrent_sessions", least=1)
         self._timeout = seconds(session_timeout, "session_timeout")
         self._interval = seconds(cleanup_interval, "cleanup_interval")
         self._grace = seconds(grace, "grace")
         self._retention = seconds(retention, "retention")
-        self._max_closed = _whole(max_retained, "max_retained", least=0)
-        self._max_closed_bytes = _whole(max_retained_bytes, "max_retained_bytes", least=0)
+        self._retained = Retained(
+            whole(max_retained, "max_retained", least=0), whole(max_retained_bytes, "max_retained_bytes", least=0)
+        )
+        if per_principal is not None and not isinstance(per_principal, PrincipalLimits):  # pyright: ignore[reportUnnecessaryIsInstance] input
+            raise ConfigurationError(f"per_principal is a PrincipalLimits, not {per_principal!r}")
+        self.shares = Shares(per_principal or PrincipalLimits())
+        """What each principal has."""
         self._sessions: dict[Key, Session] = {}
         self._ids: dict[str, list[Session]] = {}
         """An id that a client chose is a key within its principal only."""
         self._open = 0
         """How many of the sessions are not closed."""
-        self._closed: dict[Key, Session] = {}
-        """Those that are, the oldest first; they stay readable for a while."""
-        self._closed_bytes = 0
-        self._gone: dict[Key, float] = {}
-        """Until when the ids that clients have chosen are remembered, of sessions that had to make room."""
+        self._gone = Gone(MAX_GONE)
         self._refusing = False
         self._host: Host | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -80,15 +91,20 @@ class SessionManager:
     def attach(self, host: Host) -> None:
         """The broker has started: sessions may be made."""
         self.detach()
+        self._take(host)
+
+    def _take(self, host: Host) -> None:
         self._host = host
+        self.shares.time = host.loop.time
 
     def detach(self) -> None:
         """Forget everything: the loop that it belonged to is over."""
         self._sessions.clear()
         self._ids.clear()
-        self._closed.clear()
+        self._retained.clear()
         self._gone.clear()
-        self._open = self._closed_bytes = 0
+        self.shares.clear()
+        self._open = 0
         self._refusing = False
         self._sweep_timer = None
         self._host = None
@@ -121,8 +137,8 @@ class SessionManager:
     ) -> Session:
         """A new session; `single`: it is closed after one execution. `detached`: it needs nobody who watches.
 
-        Raises OverloadedError beyond the maximum, SessionExistsError for an id that is taken, ConfigurationError for
-        one that is no session id, ClosedError.
+        Raises OverloadedError beyond the maximum (RATE_LIMITED beyond the principal's own), SessionExistsError for an
+        id that is taken, ConfigurationError for one that is no session id, ClosedError.
         """
         host = self._host
         if host is None or self._refusing:
@@ -131,12 +147,13 @@ class SessionManager:
         key = _key(principal, id)
         if key in self._sessions:
             raise SessionExistsError(f"session {id} exists already")
-        if session_id is not None and self._was_here(key, host.loop.time()):
+        if session_id is not None and self._gone.has(owner_of(principal), id, host.loop.time()):
             raise SessionExistsError(f"session {id} was here and is over: its events are forgotten, it runs once")
         if self._open >= self._maximum:
             raise OverloadedError(
                 f"{self._maximum} sessions are open, the maximum (max_concurrent_sessions)", retry_after=RETRY_AFTER
             )
+        share = self._share_with_room(principal)
         session = Session(
             host,
             id,
@@ -152,12 +169,34 @@ class SessionManager:
             chosen=session_id is not None,
             grace=None if detached else self._grace,
         )
+        if share.limits is not None:
+            session.spend = partial(self._spent, principal)
         self._open += 1
+        share.add(session)
         self._sessions[key] = session
         self._ids.setdefault(id, []).append(session)
-        if self._sweep_timer is None:
-            self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
+        self._sweep_later()
         return session
+
+    def _share_with_room(self, principal: Principal) -> Share:
+        """The principal's share, if it has room for one more session. Raises OverloadedError, RATE_LIMITED."""
+        share = self.shares.of(principal)
+        if share.limits is not None:
+            try:
+                share.check()
+                while share.retained and share.is_over_bytes:
+                    self._make_room(next(iter(share.retained)))
+                share.check_bytes()
+            except OverloadedError:
+                self.shares.look(share)
+                raise
+            share = self.shares.of(principal)  # it may have been forgotten with the last session that made room
+        return share
+
+    def _spent(self, principal: Principal, cpu_us: int) -> None:
+        """A script of the principal has used CPU time. Its session may be forgotten already."""
+        self.shares.of(principal).spent(cpu_us)
+        self._sweep_later()
 
     async def create(
         self,
@@ -177,7 +216,7 @@ class SessionManager:
                 raise ConfigurationError("principal and user_id say the same thing: give one of them")
             principal = Principal(user_id)
         if self._host is None and not self._refusing:
-            self._host = host_without_runtime(asyncio.get_running_loop())
+            self._take(host_without_runtime(asyncio.get_running_loop()))
         return self.open(
             sources=Sources(),
             principal=principal or ANONYMOUS,
@@ -193,13 +232,15 @@ class SessionManager:
         return sessions[0] if sessions else None
 
     def find_called(self, id: str, principal: Principal | None) -> Session:
-        """The session that a call names: of its principal, if it says which one. Raises SessionNotFoundError.
+        """The session that a call names: of its principal and nobody else's, if it says which one.
 
-        ConfigurationError for an id that several principals have chosen, where nothing says whose is meant.
+        Raises SessionNotFoundError, and ConfigurationError for an id that several principals have chosen, where nothing
+        says whose is meant.
         """
         sessions = self._ids.get(id, [])
         if principal is not None:
-            sessions = [each for each in sessions if each.principal == principal] or sessions
+            own = [each for each in sessions if owner_of(each.principal) == owner_of(principal)]
+            sessions = own if own or owner_of(principal) != owner_of(ANONYMOUS) else sessions  # it says nothing
         if len(sessions) > 1:
             raise ConfigurationError(f"several principals have a session {id}: nothing says whose is meant")
         if not sessions:
@@ -223,9 +264,12 @@ class SessionManager:
         tenant: str | None = None,
         state: str | None = None,
         after: str | None = None,
-        limit: int | None = None,
+        limit: int | None = LIST_LIMIT,
     ) -> Sequence[Session]:
-        """Oldest first: of one user, tenant or state, those after the session with the id `after`, at most `limit`."""
+        """Oldest first: of one user, tenant or state, those after the session with the id `after`, at most `limit`.
+
+        None is all of them.
+        """
         found = [
             session
             for session in self._sessions.values()
@@ -237,6 +281,12 @@ class SessionManager:
             place = next((n for n, session in enumerate(found) if session.id == after), len(found))
             found = found[place + 1 :]
         return found if limit is None else found[:limit]
+
+    def list_for(self, principal: Principal, *, state: str | None = None) -> Sequence[Session]:
+        """All of a principal's own, the oldest first."""
+        share = self.shares.find(principal)
+        sessions = () if share is None else share.sessions.values()
+        return [session for session in sessions if state is None or session.wire_state == state]
 
     async def destroy(self, id: str) -> bool:
         """Cancel what runs in the session and forget it; False if there is no such session.
@@ -265,26 +315,18 @@ class SessionManager:
         key = _key(session.principal, session.id)
         if self._sessions.get(key) is not session:
             return
+        share = self.shares.of(session.principal)
         self._open -= 1
-        self._closed[key] = session
-        self._closed_bytes += session.log.size_bytes
-        while len(self._closed) > self._max_closed or self._closed_bytes > self._max_closed_bytes:
-            oldest = next(iter(self._closed.values()))
-            self._remember(oldest)
-            self.forget(oldest)
+        share.closed()
+        self._retained.add(session, share)
+        while (surplus := self._retained.one_too_many(share)) is not None:
+            self._make_room(surplus)
 
-    def _remember(self, session: Session) -> None:
-        """It has to make room: who asks again for the run of an id of its own must not get a second one."""
+    def _make_room(self, session: Session) -> None:
+        """It is forgotten before its time: who asks again for the run of an id of its own must not get a second one."""
         if session.chosen and self._host is not None:
-            self._gone[_key(session.principal, session.id)] = self._host.loop.time() + self._retention
-            while len(self._gone) > MAX_GONE:
-                del self._gone[next(iter(self._gone))]
-
-    def _was_here(self, key: Key, now: float) -> bool:
-        until = self._gone.get(key)
-        if until is not None and until <= now:
-            del self._gone[key]
-        return until is not None and until > now
+            self._gone.add(owner_of(session.principal), session.id, self._host.loop.time() + self._retention)
+        self.forget(session)
 
     def forget(self, session: Session) -> None:
         """Nothing of it is left here."""
@@ -296,10 +338,11 @@ class SessionManager:
         same.remove(session)
         if not same:
             del self._ids[session.id]
-        if self._closed.pop(key, None) is not None:
-            self._closed_bytes -= session.log.size_bytes
-        else:
+        share = self.shares.of(session.principal)
+        if not self._retained.drop(session):
             self._open -= 1
+            share.closed()
+        share.remove(session)
         if session.closed:
             session.release()
 
@@ -314,8 +357,14 @@ class SessionManager:
             if session.idle_since is not None and now - session.idle_since >= patience:
                 session.close("SESSION_EXPIRED", "the session had nothing to run for its session_timeout")
                 self.forget(session)
-        if self._sessions:
-            self._sweep_timer = host.loop.call_later(self._interval, self._sweep)
+        self._gone.expire(now)
+        self.shares.expire()
+        if self._sessions or self._gone or self.shares:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweep_timer is None and self._host is not None:
+            self._sweep_timer = self._host.loop.call_later(self._interval, self._sweep)
 
     async def __aenter__(self) -> Self:
         return self
@@ -324,11 +373,11 @@ class SessionManager:
         await self.aclose()
 
     async def aclose(self, *, drain: float = 0.0) -> None:
-        """Wait up to `drain` seconds for what runs, then end it with SHUTTING_DOWN, and forget every session."""
+        """Wait up to `drain` seconds for what runs, but for no person; end all with SHUTTING_DOWN and forget it."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        busy = [session for session in self._sessions.values() if session.idle_since is None]
+        busy = [each for each in self._sessions.values() if each.idle_since is None and not only_waits_for_people(each)]
         if busy and drain > 0:
             waits = [asyncio.ensure_future(session.wait()) for session in busy]
             _, late = await asyncio.wait(waits, timeout=drain)
@@ -337,14 +386,6 @@ class SessionManager:
         for session in list(self._sessions.values()):
             session.close("SHUTTING_DOWN", "the broker is shutting down")
         self.detach()
-
-
-def _whole(value: object, name: str, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise ConfigurationError(f"{name} must be at least {least}, not {value}")
-    return value
 
 
 def _key(principal: Principal, id: str) -> Key:

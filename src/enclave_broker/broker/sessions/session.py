@@ -13,22 +13,23 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from enclave_broker.broker.sessions.answers import read_answer
+from enclave_broker.broker.sessions.asking import waits_for_people
 from enclave_broker.broker.sessions.call_table import CallTable
 from enclave_broker.broker.sessions.cursor import Cursor
 from enclave_broker.broker.sessions.execution import Execution, Status
-from enclave_broker.broker.sessions.history import call_records, execution_result
+from enclave_broker.broker.sessions.history import call_records, execution_result, state_at
 from enclave_broker.broker.sessions.host import Host, Sources
 from enclave_broker.broker.sessions.log import Batch, detached
 from enclave_broker.broker.sessions.machine import State, check
 from enclave_broker.broker.sessions.watchers import Watchers
-from enclave_broker.broker.store.records import ExecutionStarted
+from enclave_broker.broker.store.records import ExecutionStarted, Opened
 from enclave_broker.broker.tools.globs import Glob
 from enclave_broker.stream.filters import EventFilter
 from enclave_broker.types.errors import ConfigurationError, OverloadedError, SessionClosedError
 from enclave_broker.types.events import CatalogChangedEvent, Event, SessionInitEvent
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.principal import Principal
-from enclave_broker.types.results import CallRecord, ExecutionResult
+from enclave_broker.types.results import CallRecord, ExecutionResult, SessionState
 from enclave_broker.types.wire import EVENT_TYPES
 
 __all__ = ["Session"]
@@ -49,7 +50,7 @@ class Keeper(Protocol):
 class Session:
     """Made by `Broker.create_session`. Belongs to the broker's event loop.
 
-    `async with session:` destroys it at exit. `state` is one of the wire's six words.
+    `async with session:` destroys it at exit. `state` is one of the wire's six words, or `waiting_for_approval`.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Session:
         """Whether it is over after one execution."""
         self.chosen = chosen
         """Whether its id was given, and not made here."""
+        self.spend: Callable[[int], None] | None = None
+        """Told the CPU microseconds of each step, where somebody counts them."""
         self._watchers = Watchers(self, grace)
         self.execution: Execution | None = None
         self._state = State.STARTING
@@ -95,8 +98,13 @@ class Session:
     @property
     def state(self) -> str:
         if self._state is State.RUNNING and self.calls.running:
-            return State.WAITING_FOR_TOOL.value
+            return (State.WAITING_FOR_APPROVAL if waits_for_people(self) else State.WAITING_FOR_TOOL).value
         return self._state.value
+
+    @property
+    def wire_state(self) -> str:
+        """One of the wire's six words: waiting for approval is waiting for a tool there."""
+        return self.state if self.state != State.WAITING_FOR_APPROVAL else State.WAITING_FOR_TOOL.value
 
     @property
     def idle_since(self) -> float | None:
@@ -172,9 +180,10 @@ class Session:
         self.log.append(batch)
         self._watchers.beat()
 
-    def introduce(self, batch: Batch, fact: ExecutionStarted | None = None) -> None:
+    def introduce(self, batch: Batch, fact: ExecutionStarted | Opened | None = None) -> None:
         """The first event of every session."""
         expires = _iso(self._created + self.limits.timeout)
+        fact = fact or Opened(self.principal)
         batch.event(SessionInitEvent, fact, cancel_url=f"/sessions/{self.id}/cancel", expires_at=expires)
 
     async def wait(self) -> ExecutionResult[Any]:
@@ -189,11 +198,9 @@ class Session:
 
     async def result_of(self, execution: Execution) -> ExecutionResult[Any]:
         """Wait for the end of an execution of this session. Cancelling this is safe."""
-        if not execution.done:
-            waiter: asyncio.Future[None] = self.host.loop.create_future()
-            execution.waiters.append(waiter)
-            await waiter
-        return execution_result(self.id, self.log.records[execution.first_index :])
+        while not execution.done:
+            await execution.changed()
+        return execution_result(self.id, self.log.records[execution.first_index :], self.host.shown)
 
     async def cancel(self, reason: str = "") -> bool:
         """End the current execution with SESSION_CANCELLED and close the session; False if nothing was running."""
@@ -248,7 +255,14 @@ class Session:
 
     def history(self) -> Sequence[CallRecord]:
         """Every call of the session so far, in order, with its outcome; read from what is durable of the log."""
-        return call_records(self.log.records[: self.log.published], closed=self._closed)
+        return call_records(self.log.records[: self.log.published], self.host.shown, closed=self._closed)
+
+    async def state_at(self, seq: int) -> SessionState:
+        """What the session was right after its event `seq`: state, output, calls, result; read from what is durable.
+
+        Raises ConfigurationError for a `seq` that there is no event of (yet).
+        """
+        return state_at(self.id, self.log.records[: self.log.published], seq, self.host.shown)
 
     # -- listeners and answers -------------------------------------------------------------------------------------
 
@@ -319,10 +333,9 @@ class Session:
     def info(self) -> dict[str, Any]:
         """As the wire shows a session."""
         execution = self.execution
-        state = State.WAITING_FOR_TOOL if self._state is State.WAITING_FOR_APPROVAL else self.state
         return {
             "sessionId": self.id,
-            "state": str(state),
+            "state": self.wire_state,
             "createdAt": int(self._created * 1000),
             "expiresAt": int(self._expires * 1000),
             "stats": {

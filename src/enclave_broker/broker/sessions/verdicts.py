@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enclave_broker.broker.sessions.hints import hint_of
 from enclave_broker.types.limits import SessionLimits
 from enclave_broker.types.messages import ScriptFailure, Verdict
 from enclave_broker.types.results import ScriptError
@@ -51,14 +52,17 @@ def verdict_error(verdict: Verdict, limits: SessionLimits) -> ScriptError:
 
 def script_error(failure: ScriptFailure) -> ScriptError:
     """The error of a script that failed by itself."""
-    code = failure.code
+    code, message, stack = failure.code, failure.message, failure.stack
+    if not code and (hint := hint_of(message)) is not None:
+        taught = f"{message}; {hint}"
+        message, stack = taught, stack and stack.replace(message, taught, 1)
     return ScriptError(
         code="EXECUTION_ERROR" if not code or code in NOT_THE_SCRIPTS else code,
-        message=failure.message,
+        message=message,
         name=failure.name,
         line=failure.line,
         column=failure.column,
-        stack=failure.stack,
+        stack=stack,
         details=failure.details,
     )
 

@@ -19,6 +19,8 @@ from enclave_broker.types.principal import Principal
 from enclave_broker.types.results import ExecutionStats, ScriptError
 
 __all__ = [
+    "ApprovalAsked",
+    "ApprovalDecided",
     "CallRequested",
     "CallSettled",
     "Decided",
@@ -26,11 +28,18 @@ __all__ = [
     "ExecutionStarted",
     "Fact",
     "HandlerStarted",
+    "Opened",
     "Printed",
     "Record",
     "StepDone",
     "TimerExpired",
 ]
+
+
+class Opened(msgspec.Struct, frozen=True, gc=False, tag="opened"):
+    """A session begins with a call that the host makes: there is no execution that would say whose it is."""
+
+    principal: Principal
 
 
 class ExecutionStarted(msgspec.Struct, frozen=True, gc=False, tag="started"):
@@ -53,13 +62,43 @@ class CallRequested(msgspec.Struct, frozen=True, gc=False, tag="requested"):
     """JSON text of an object: what was validated, hashed and shown."""
 
 
+class ApprovalAsked(msgspec.Struct, frozen=True, gc=False, tag="asked"):
+    """People are asked whether the call may be made. `args_hash` is as in HandlerStarted, `rule` is what asks.
+
+    `expires_at` is in seconds since the epoch, `line` the script's, None where it isn't known.
+    """
+
+    approval_id: str
+    call_id: str
+    args_hash: str
+    rule: str
+    expires_at: float
+    line: int | None = None
+
+
+class ApprovalDecided(msgspec.Struct, frozen=True, gc=False, tag="answered"):
+    """The answer: `decision` is approved, denied or expired. Whose it is, and what they wrote, maybe nothing."""
+
+    approval_id: str
+    call_id: str
+    decision: str
+    subject: str | None = None
+    tenant: str | None = None
+    reason: str = ""
+
+
 class HandlerStarted(msgspec.Struct, frozen=True, gc=False, tag="handler"):
-    """The handler is about to run. `args_hash` is of the effective arguments' JSON text (sha256, hex)."""
+    """The handler is about to run. `args_hash` is of the effective arguments' JSON text (sha256, hex).
+
+    `route` is the name or pattern that has taken the call, `rule` what has let it through, if there are rules.
+    """
 
     call_id: str
     attempt: int
     effect: Effect
     args_hash: str
+    route: str | None = None
+    rule: str | None = None
 
 
 class CallSettled(msgspec.Struct, frozen=True, gc=False, tag="settled"):
@@ -71,6 +110,7 @@ class CallSettled(msgspec.Struct, frozen=True, gc=False, tag="settled"):
     error: ScriptError | None
     rule: str | None
     result_bytes: int
+    route: str | None = None
 
 
 class TimerExpired(msgspec.Struct, frozen=True, gc=False, tag="timer"):
@@ -106,8 +146,11 @@ class Ended(msgspec.Struct, frozen=True, gc=False, tag="ended"):
 
 
 Fact = (
-    ExecutionStarted
+    Opened
+    | ExecutionStarted
     | CallRequested
+    | ApprovalAsked
+    | ApprovalDecided
     | HandlerStarted
     | CallSettled
     | TimerExpired

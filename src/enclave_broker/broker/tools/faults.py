@@ -187,7 +187,7 @@ def _error(tool_name: str, reasons: Mapping[str, list[str]]) -> ToolValidationEr
     return ToolValidationError(
         f"invalid arguments for {tool_name}: {'; '.join(parts)}",
         errors=errors,
-        details={"errors": [{"field": error.field, "reason": error.reason} for error in errors]},
+        details=[{"type": "validation_info", "field": error.field, "reason": error.reason} for error in errors],
     )
 
 

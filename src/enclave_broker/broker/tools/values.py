@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from enclave_broker.types.errors import ToolResultTooLargeError
 
-__all__ = ["InvalidResultError", "check_size", "dump_result"]
+__all__ = ["InvalidResultError", "check_length", "check_size", "dump_result"]
 
 _MAX_DEPTH = 200  # both pydantic and the engine read 200 levels of JSON
 _WORTH_COUNTING = 1_000  # values below which looking at each is quicker
@@ -64,6 +64,12 @@ def dump_result(
     if len(text) > max_bytes:
         raise _too_large(tool_name, f"{len(text):,}", max_bytes)
     return text
+
+
+def check_length(text: bytes, max_bytes: int, tool_name: str) -> None:
+    """Raises ToolResultTooLargeError for a result whose text is too long."""
+    if len(text) > max_bytes:
+        raise _too_large(tool_name, f"{len(text):,}", max_bytes)
 
 
 def _written_quickly(result: Any) -> bytes | None:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ __all__ = ["ENTRY_BYTES", "Cache", "Kept"]
 
 ENTRY_BYTES = 500
 """What an entry takes beside its text."""
+
+_answering: ContextVar[frozenset[asyncio.Future[bytes | None]]] = ContextVar("answering", default=frozenset())
+"""What this task, or a task that has made it, is asking for on behalf of others."""
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -82,6 +86,7 @@ class Cache:
     Errors and what can't be JSON are not kept, nor is a result that alone is larger than `max_bytes`; beyond
     `max_entries` or `max_bytes` those not used for the longest time go. Of equal calls under way at once the first
     asks and the others get its result; if it fails they ask on their own, if it is cancelled the next one asks for all.
+    A handler that makes the same call as it is itself answering asks on its own: it would wait for itself.
     A call that is answered here never starts a handler. Cancelling is safe.
 
     What it keeps is what the rest returned: inside Redact that is the full text.
@@ -113,6 +118,8 @@ class Cache:
         clock = asyncio.get_running_loop().time
         while (text := self._kept.get(key, clock())) is None:
             asked = self._asked.get(key)
+            if asked is not None and asked in _answering.get():
+                return await call_next(call)
             if asked is None:
                 return await self._ask(key, call, call_next)
             await asyncio.wait((asked,))  # awaiting it would cancel it with the first who gives up
@@ -129,6 +136,7 @@ class Cache:
         asked = self._asked[key] = loop.create_future()
         expires = loop.time() + self._ttl
         text = None
+        before = _answering.set(_answering.get() | {asked})
         try:
             value = await call_next(call)
             text = _text(value, self._kept.max_bytes)
@@ -144,6 +152,7 @@ class Cache:
             asked.set_result(text)
             return value
         finally:
+            _answering.reset(before)
             del self._asked[key]
 
     def key(self, call: ToolCall) -> Hashable | None:
