@@ -13,7 +13,7 @@ EnclaveError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import ceil, inf, isfinite
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -51,6 +51,7 @@ __all__ = [
     "UnknownToolError",
     "code_of_handler",
     "retry_after_of",
+    "retry_info",
     "tool_error",
 ]
 
@@ -243,6 +244,11 @@ def tool_error(code: str, message: str, details: Any = None) -> ToolError:
         errors = [FieldError(str(each.get("field", "")), str(each.get("reason", ""))) for each in found]
         return ToolValidationError(message, errors=errors, details=details)
     return kind(message, code=code, details=details)
+
+
+def retry_info(seconds: float) -> list[dict[str, Any]] | None:
+    """When to try again as the wire's details; None if that would never help."""
+    return [{"type": "retry_info", "retryDelayMs": ceil(seconds * 1000)}] if isfinite(seconds) else None
 
 
 def retry_after_of(details: Any) -> float:

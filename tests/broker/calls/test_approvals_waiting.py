@@ -129,6 +129,21 @@ async def test_beyond_the_caps_a_call_is_refused_and_the_script_may_catch_it() -
 
 
 @jumping
+async def test_a_log_that_is_full_at_any_moment_ends_the_run_and_leaves_no_question() -> None:
+    code = "await Promise.allSettled([100, 200, 1].map((amount) => callTool('refund', {amount, note: 'x'.repeat(amount)})))"
+    async with shop() as (broker, _):
+        for room in range(1000, 4600, 60):
+            result = await broker.execute(code, return_when="waiting", limits=SessionLimits(max_log_bytes=room))
+            session = broker.sessions.get(result.session_id)
+            if session is not None:
+                await broker.approvals.approve(*[each.id for each in result.pending], by=BOSS)
+                result = await session.wait()
+            assert result.ok or (result.error is not None and result.error.code == "LOG_LIMIT")
+            assert await broker.approvals.list() == []
+        assert result.ok
+
+
+@jumping
 async def test_calls_of_the_host_ask_too_and_raise_what_a_script_could_catch() -> None:
     async with shop() as (broker, ledger), await broker.create_session(principal=ANN) as session:
         call = {"name": "refund", "args": {"amount": 7}}

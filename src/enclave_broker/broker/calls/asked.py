@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -81,7 +81,7 @@ class Asked:
         self.args_hash = hash_of(call.args_json)
         self._args_text = _judged(call)
         self.at = caller.now()
-        self.expires_in = float(DEFAULT_EXPIRES_IN if rule is None else rule.expires_in)  # type: ignore[arg-type]
+        self.expires_in = DEFAULT_EXPIRES_IN if rule is None else cast("float", rule.expires_in)  # made one on loading
         self.expires_at = self.at + self.expires_in
         self.is_open = False
         """Whether it stands in the log for good, so that people may see it."""

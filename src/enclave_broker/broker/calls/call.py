@@ -7,7 +7,7 @@ calls/runner.py owns its task and its clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from enclave_broker.broker.telemetry.spans import ToolSpan
     from enclave_broker.broker.wheel import Alarm
 
-__all__ = ["Call", "CallState", "Caller", "Outcome"]
+__all__ = ["Call", "CallState", "Caller", "Later", "Outcome"]
 
 
 class CallState(IntEnum):
@@ -47,6 +47,18 @@ class Outcome(NamedTuple):
     value: bytes = b"null"
     error: ScriptError | None = None
     rule: str | None = None
+
+
+class Later:
+    """Something to await that begins only then: nothing of it is left if its call is dropped before."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._make().__await__()
 
 
 class Caller(Protocol):

@@ -11,11 +11,12 @@ policies are further steps here; nothing else may start a handler. calls/runner.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from enclave_broker.broker.calls.around import Around
-from enclave_broker.broker.calls.call import Call, CallState
+from enclave_broker.broker.calls.call import Call, CallState, Later
 from enclave_broker.broker.calls.handler import Handler, start_of
 from enclave_broker.broker.calls.middleware.compose import Middleware
 from enclave_broker.broker.calls.policy import Policy
@@ -62,7 +63,7 @@ class Chain:
             call.step = name
             waiting = apply(call)
             if waiting is not None:
-                return self._rest(call, waiting, steps)
+                return Later(partial(self._rest, call, waiting, steps))
         return None
 
     async def _rest(self, call: Call, waiting: Awaitable[None], steps: Iterator[Step]) -> None:
@@ -127,7 +128,9 @@ def compose(
     route = _Route(catalog, rules)
 
     def judge(call: Call) -> None:
+        call.step = "validate"
         _validate(call)
+        call.step = "access"
         rules.judge_changed(call)
 
     judged = rules.has_rules

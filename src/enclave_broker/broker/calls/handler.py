@@ -12,7 +12,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from math import ceil, isfinite
 from types import MappingProxyType
 
 from enclave_broker.broker.calls.call import Call, CallState, Outcome
@@ -171,12 +170,10 @@ class _Clock:
 
 def _of_handler(error: ToolError) -> ToolError:
     """A handler speaks for itself, never with a code of the broker's; when to try again stays known."""
-    code, details = code_of_handler(error.code), error.details
-    if not isinstance(error, RateLimitError):
-        return ToolError(error.message, code=code, details=details)
-    if details is None and isfinite(error.retry_after):
-        details = [{"type": "retry_info", "retryDelayMs": ceil(error.retry_after * 1000)}]
-    return RateLimitError(error.message, retry_after=error.retry_after, code=code, details=details)
+    code = code_of_handler(error.code)
+    if isinstance(error, RateLimitError):
+        return RateLimitError(error.message, retry_after=error.retry_after, code=code, details=error.details)
+    return ToolError(error.message, code=code, details=error.details)
 
 
 def _seconds(call: Call) -> float:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, cast
 
 from enclave_broker.broker.calls.access import AccessController, Decision, Rule
 from enclave_broker.broker.calls.asked import hash_of
-from enclave_broker.broker.calls.call import Call
+from enclave_broker.broker.calls.call import Call, Later
 from enclave_broker.broker.calls.rate_limit import LimitDecision, RateLimiter, charge_id_of, refusal
 from enclave_broker.types.errors import AccessDeniedError, ConfigurationError
 from enclave_broker.types.principal import Principal
@@ -140,11 +141,11 @@ class Policy:
         tool, limiter = call.tool, self._limiter
         assert tool is not None
         if (call.asking is not None or tool.requires_approval) and call.approved is None:
-            return self._ask(call)
+            return Later(partial(self._ask, call))
         if not (self._limits_all or tool.rate_limit is not None) or limiter is None:
             return None
         if not limiter.is_local:
-            return self._await_charge(limiter, call)
+            return Later(partial(self._await_charge, limiter, call))
         _check_room(call, limiter.charge(call.public(), tool.name, tool.rate_limit))
         return None
 

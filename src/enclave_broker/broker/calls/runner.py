@@ -18,7 +18,7 @@ from enclave_broker.broker.calls.call import Call, CallState, Outcome
 from enclave_broker.broker.calls.chain import Chain
 from enclave_broker.broker.calls.handler import start_of
 from enclave_broker.types.bounded_json import WireError, encode_json
-from enclave_broker.types.errors import ToolError
+from enclave_broker.types.errors import RateLimitError, ToolError, retry_info
 from enclave_broker.types.results import ScriptError
 
 __all__ = ["CallRunner"]
@@ -27,6 +27,7 @@ log = logging.getLogger("enclave_broker.calls")
 
 MAX_MESSAGE_CHARACTERS = 10_000
 MAX_DETAILS_BYTES = 1 << 16
+MAX_CODE_CHARACTERS = 128
 MAX_DETAILS_LEVELS = 100
 CLOSE_SECONDS = 1.0
 """How long closing waits for handlers that were cancelled."""
@@ -134,7 +135,8 @@ class CallRunner:
 
     def _explain(self, call: Call, error: BaseException) -> ScriptError:
         if isinstance(error, ToolError) and (message := _text(error.message)) is not None:
-            return ScriptError(code=error.code, message=message, name="ToolError", details=_details(call, error))
+            code = error.code if _is_word(error.code) else ToolError.default_code
+            return ScriptError(code=code, message=message, name="ToolError", details=_details(call, error))
         error_id = secrets.token_hex(6)
         log.error("tool %s failed (error id %s)", call.name, error_id, exc_info=error)
         message = f"tool {call.name!r} failed (error id {error_id})"
@@ -164,6 +166,11 @@ def _rule(call: Call) -> str:
     return call.rule if call.rule is not None and call.step in _DECIDING else call.step
 
 
+def _is_word(code: object) -> bool:
+    """Whether it can be a code: middleware may take any, but only a code."""
+    return isinstance(code, str) and 0 < len(code) <= MAX_CODE_CHARACTERS and code.isascii() and code.isprintable()
+
+
 def _text(message: object) -> str | None:
     """A tool's message as text that can be sent; None if it is none."""
     try:
@@ -173,11 +180,14 @@ def _text(message: object) -> str | None:
 
 
 def _details(call: Call, error: ToolError) -> Any:
-    """What a tool adds to its error, if it is JSON and of moderate size."""
-    if error.details is None:
+    """What a tool adds to its error, if it is JSON and of moderate size; of a limit when to try again."""
+    details = error.details
+    if details is None and isinstance(error, RateLimitError):
+        details = retry_info(error.retry_after)
+    if details is None:
         return None
     try:
-        text = encode_json(error.details, MAX_DETAILS_BYTES)
+        text = encode_json(details, MAX_DETAILS_BYTES)
         if _depth(text) <= MAX_DETAILS_LEVELS:
             return msgspec.json.decode(text)
         log.warning("tool %s: an error's details of more than %d levels are left out", call.name, MAX_DETAILS_LEVELS)

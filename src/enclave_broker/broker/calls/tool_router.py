@@ -130,7 +130,7 @@ class _Start:
     def __init__(self, route: Route, call: ToolCall, args_json: bytes, threads: HandlerThreads) -> None:
         """Raises ToolError for what can't be started here."""
         self._tool = route.tool
-        self._args = call.args
+        self._args_json = args_json
         self._validated = route.tool.validate(args_json, name=call.name)
         self._threads = threads
         self._started = False
@@ -141,9 +141,9 @@ class _Start:
 
     async def __call__(self, call: ToolCall) -> Any:
         tool, name = self._tool, call.name
-        validated = self._validated
-        if call.args is not self._args:
-            validated = tool.validate(_args_json(call.args), name=name)
+        validated, args_json = self._validated, _args_json(call.args)
+        if args_json != self._args_json:
+            validated = tool.validate(args_json, name=name)
         if self._started and tool.effect == "write":
             raise ToolError(f"tool {name!r} writes: it isn't started a second time by one call")
         self._started = True

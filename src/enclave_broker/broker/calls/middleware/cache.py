@@ -80,8 +80,10 @@ class Cache:
 
     A result is at most `ttl` seconds old, counted from when its call began. With `key="principal"` it is only for the
     same tenant, subject and roles (all who are anonymous are one), with "everyone" for every caller of every tenant.
-    Arguments are the same if their JSON is, in any order of names; 1, 1.0 and true differ. A tool whose result depends
-    on more than that (claims, metadata, the session) must not be cached.
+    Arguments are the same if their JSON is, in any order of names; 1, 1.0 and true differ, and so do a default that is
+    written and one that isn't. A tool whose result depends on more than that (claims, metadata, the session) must not
+    be cached. Tools are told apart by name alone: one object is for one broker, and a tool that takes the place of
+    another under its name has the other's results until their time is over.
 
     Errors and what can't be JSON are not kept, nor is a result that alone is larger than `max_bytes`; beyond
     `max_entries` or `max_bytes` those not used for the longest time go. Of equal calls under way at once the first
