@@ -13,16 +13,11 @@ CODES = {
 """Of `final`, and of what a script catches."""
 
 LATER = {
-    "ACCESS_DENIED": "access rules",
-    "APPROVAL_DENIED": "approvals",
-    "APPROVAL_EXPIRED": "approvals",
     "ENGINE_CHANGED": "recovery",
     "INTERNAL_ERROR": "a failure that nobody foresaw: nothing known ends a run so",
     "NONDETERMINISTIC": "recovery",
     "NOT_EXECUTED": "recovery",
     "OUTCOME_UNKNOWN": "recovery",
-    "RATE_LIMITED": "rate limits of calls",
-    "SECRET_ERROR": "secrets",
 }
 """Codes that no run has today, and what will bring them."""
 
@@ -34,6 +29,5 @@ HTTP_CODES = {
 """Of answers that are errors; the protocol names none for 405 and 415."""
 
 HTTP_LATER = {
-    "APPROVAL_DECIDED": "approvals",
     "SESSION_CLOSED": "POST /sessions/{id}/execute",
 }

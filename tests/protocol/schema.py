@@ -206,7 +206,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "final": Final,
     "enc": Envelope,
 }
-MADE_LATER = {"partial_result", "error", "catalog_changed", "enc"}
+MADE_LATER = {"partial_result", "error", "enc"}
 """Types that no request makes a server send today; that none comes unasked is checked in every stream."""
 
 

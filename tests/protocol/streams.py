@@ -92,8 +92,12 @@ def check(events: Sequence[Json], first: int, *, filtered: bool) -> None:
     check_stdout(events)
 
 
+_STORY = "(connecting( connecting( sending)?)?( processing( sending| receiving| processing)*)?( applied)?)?"
+
+
 def check_calls(events: Sequence[Json]) -> None:
-    """tool_call, connecting, processing, the handler's own progress, tool_result_applied: no other order."""
+    """tool_call, connecting, a person asked (connecting) and heard (sending), processing, the handler's own progress,
+    tool_result_applied: no other order."""
     seen: dict[str, list[str]] = {}
     times: dict[str, float] = {}
     for event in events:
@@ -109,7 +113,7 @@ def check_calls(events: Sequence[Json]) -> None:
             seen[payload["callId"]].append("applied")
     for steps in seen.values():
         story = " ".join(steps)
-        assert re.fullmatch("(connecting( processing( sending| receiving| processing)*)?( applied)?)?", story), story
+        assert re.fullmatch(_STORY, story), story
         assert not events[-1]["payload"]["ok"] or "processing" not in steps or steps[-1] == "applied", story
 
 
