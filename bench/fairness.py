@@ -27,7 +27,7 @@ async def beside_loops(broker: Broker, loops: int, count: int) -> list[float]:
 async def cancel_times(broker: Broker, code: str, rounds: int) -> list[float]:
     """Milliseconds from `cancel` until the run is gone from its worker."""
     took: list[float] = []
-    pool = broker._runtimes[0]
+    pool = broker._parts.runtimes[0]
     for _ in range(rounds):
         session = await broker.create_session()
         task = asyncio.ensure_future(session.execute(code))

@@ -25,7 +25,7 @@ def private_dirty(pid: int) -> float:
 def both(broker: Broker) -> tuple[float, float]:
     """KiB of this process, and of the workers."""
     gc.collect()
-    pool = broker._runtimes[0]
+    pool = broker._parts.runtimes[0]
     return private_dirty(os.getpid()), sum(private_dirty(pid) for pid in pool.pids)  # type: ignore[attr-defined]
 
 

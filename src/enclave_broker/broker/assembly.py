@@ -60,6 +60,7 @@ async def assemble(parts: Parts, policy: Policy, sessions: SessionManager, *, we
         raise
     wheel = Wheel(loop)
     chain = compose(parts.catalog, wheel, parts.threads, policy, parts.middleware, parts.secrets)
+    shown = ShownArguments(parts.catalog, parts.middleware)
     committer = None if parts.store is None else Committer(parts.store, parts.owner_id)
     host = Host(
         loop=loop,
@@ -68,11 +69,12 @@ async def assemble(parts: Parts, policy: Policy, sessions: SessionManager, *, we
         runner=CallRunner(chain),
         observers=Observers(),
         telemetry=parts.telemetry,
-        shown=ShownArguments(parts.catalog, parts.middleware),
+        shown=shown,
         make_log=partial(Log, committer=committer),
     )
     parts.approvals.attach(wheel, host.observers.tell)
     parts.telemetry.workers = lambda: runtime.pids if isinstance(runtime, ProcessPool) else ()
     running = Running(host, runtime, sessions, committer)
     running.on_end(parts.approvals.detach)
+    running.on_end(shown.close)
     return running

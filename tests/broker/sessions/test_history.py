@@ -21,7 +21,8 @@ from enclave_broker import (
     ToolError,
 )
 from enclave_broker.broker.calls.middleware.redact import REDACTED
-from enclave_broker.broker.calls.shown_arguments import LARGE_BYTES, SENSITIVE_NAMES
+from enclave_broker.broker.calls.sensitive_names import SENSITIVE_NAMES, SENSITIVE_WORDS
+from enclave_broker.broker.calls.shown_arguments import LARGE_BYTES
 from tests.broker.sessions.support import events_of, twin_broker
 
 ANN = Principal("ann", tenant="acme")
@@ -108,7 +109,7 @@ async def test_what_stands_under_a_sensitive_name_is_not_shown() -> None:
     }
 
 
-@pytest.mark.parametrize("name", SENSITIVE_NAMES)
+@pytest.mark.parametrize("name", SENSITIVE_NAMES + SENSITIVE_WORDS)
 async def test_every_sensitive_name_is_found(name: str) -> None:
     async with twin_broker() as broker, await tools(broker).create_session() as session:
         await broker.execute_tool_call(session.id, {"name": "db:x", "args": {name.upper(): "value"}})

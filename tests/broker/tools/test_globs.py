@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave_broker.broker.tools.globs import compile_glob
+from enclave_broker.broker.tools.globs import compile_glob, compile_globs
 from enclave_broker.types.errors import ConfigurationError
 
 # --- The language, a second time: by trying everything ---------------------------------------------------------------
@@ -88,7 +88,9 @@ def with_braces(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.builds(in_braces, inner, st.lists(inner, min_size=1, max_size=3).filter(any), inner)
 
 
-sequences = st.recursive(st.lists(pieces, max_size=4).map("".join), with_braces, max_leaves=6).filter(bool)
+sequences = st.recursive(st.lists(pieces, max_size=4).map("".join), with_braces, max_leaves=6).filter(
+    lambda pattern: pattern[:1] not in {"", ":"}  # no name begins with a colon
+)
 
 
 @given(sequences, st.text(LETTERS + "Ac*\n", max_size=6))
@@ -178,6 +180,10 @@ def test_the_language_by_example(pattern: str, fitting: list[str], other: list[s
         ("a\\", "needs a character"),
         ("a\\\x00", "needs a character"),
         ("a" * 1025, "1024"),
+        ("db{1..3}:*", "{1..3} is no range here: write {1,2,3} or [1-3]"),
+        ("{x,{a..c}}", "no range here"),
+        (".a", "none begins with ."),
+        (":*", "none begins with :"),
         ("{a,b}" * 13, "too many patterns"),
         ("{" * 40, "nested too deep"),
     ],
@@ -213,6 +219,41 @@ def test_a_hostile_pattern_and_name_are_done_at_once(pattern: str) -> None:
     # Backtracking would take longer than the universe has.
     glob = compile_glob(pattern)
     assert not any(glob.matches("a" * length) for length in range(200, 256))
+
+
+HOSTILE_LISTS = [
+    [f"{{a,b}}{{c,d}}{{e,f}}{{g,h}}{{i,j}}{{k,l}}{{m,n}}{{o,p}}{{q,r}}*x{at}" for at in range(1_000)],
+    ["*" + "a*" * 400],
+    [f"*a?{at}" for at in range(1_000)],
+    [f"*{'a*' * 20}{at}" for at in range(40)],
+    ["[" + "a-z" * 300 + "]x"] * 4,
+    ["{" + ",".join(f"*{at}a*" for at in range(200)) + "}"],
+    ["x" * 1_000] * 1_000,
+]
+
+
+@pytest.mark.parametrize("patterns", HOSTILE_LISTS)
+def test_a_list_that_is_much_work_as_a_whole_is_refused(patterns: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="more than|are the most"):
+        compile_globs(patterns)
+
+
+def test_a_list_of_many_names_and_a_few_patterns_is_taken() -> None:
+    names = [f"{'x' * 240}:{at}" for at in range(1_000)]
+    beginnings = [f"orders{at}:*" for at in range(1_000)]
+    others = [f"*:{{get,list}}{at}?" for at in range(40)]
+    globs = compile_globs([*names, *beginnings, *others])
+    assert globs is not None
+    assert [glob.pattern for glob in globs if glob.matches("orders7:a")] == ["orders7:*"]
+    assert [glob.pattern for glob in globs if glob.matches("a:list39b")] == ["*:{get,list}39?"]
+    assert [glob.pattern for glob in globs if glob.matches(names[999])] == [names[999]]
+
+
+def test_a_pattern_of_the_hosts_own_may_be_larger_than_a_list() -> None:
+    pattern = "{" + ",".join(f"*{at}a*" for at in range(160)) + "}"
+    assert compile_glob(pattern).matches("x159ax")
+    with pytest.raises(ConfigurationError, match="1,024 characters together"):
+        compile_globs([pattern])
 
 
 def test_globs_of_one_pattern_are_equal_and_show_it() -> None:

@@ -22,12 +22,12 @@ DIFFERENCES = {
     "slash": "/ is a character like any other: names are no paths, and a rule for orders:* means orders:a/b, too",
     "dots": "the texts . and .. are no folders; whoever writes * means them as well",
     "empty": "* is any run of characters, also of none, wherever it stands; minimatch wants one if * is all there is",
-    "one choice": "{a} is a and {1..3} is 1..3: a list may shrink to one, and two dots may be in a name",
+    "one choice": "{a} is a: a list may shrink to one",
     "code point": "? is one character, where JavaScript counts one beyond U+FFFF as two",
     "escape": "\\ takes the next character as it is, everywhere; minimatch's short cuts for *x and ?x keep the \\",
     "incomplete": "brackets and braces without their other half are errors: no name has them, so they are slips",
-    "fits nothing": "a range the wrong way round and what only the empty text fits are errors: they are slips",
-    "other signs": "! # + ( ) | ^ and [:alpha:] are errors: they mean something elsewhere, and nothing here",
+    "fits nothing": "a range the wrong way round, a dot or colon in front and what only the empty text fits are errors",
+    "other signs": "! # + ( ) | ^ [:alpha:] and {1..3} are errors: they mean something elsewhere, and nothing here",
     "other characters": "characters that no name can have are errors: the pattern would never fit",
 }
 
@@ -174,11 +174,11 @@ def differences_of_an_error(pattern: str) -> list[str]:
     found: list[str] = []
     if re.search(r"[^\w.:/@\-*?\[\]{},!\\#()|+^]", pattern, re.ASCII):
         found.append("other characters")
-    if re.search(r"(?<!\[)!|[#()|+^]|\[\[:", pattern):
+    if re.search(r"(?<!\[)!|[#()|+^]|\[\[:|\{[^{},]*\.\.[^{},]*\}", pattern):
         found.append("other signs")
     rest = re.sub(r"\\[!-~]", "a", pattern)
     ranges = re.findall(r"\[[^]]*(\w)-(\w)", rest, re.ASCII)
-    if any(high < low for low, high in ranges) or not rest.strip("{},"):
+    if any(high < low for low, high in ranges) or not rest.strip("{},") or pattern[0] in ".:/@-":
         found.append("fits nothing")
     before = ""
     rest = re.sub(r"\[!?[^\[\]{},!]+\]", "a", rest)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 import re2  # pyright: ignore[reportMissingTypeStubs] it has none
 
-from enclave_broker.broker.calls.access_values import Kind, copy_value, is_same, kind_of
+from enclave_broker.broker.calls.access_values import Kind, copy_value, exact, is_same, kind_of
 from enclave_broker.broker.tools.names import nearest
 from enclave_broker.broker.tools.signature import underlying
 from enclave_broker.types.errors import ConfigurationError
@@ -225,7 +226,8 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any], Test]:
         kind = kind_of(bound)
         if kind not in {"number", "string"}:
             raise ValueError(f"a number or a string, not {_shown(bound)}")
-        return lambda value: kind_of(value) == kind and compare(value, bound)
+        decimal = exact(bound)
+        return lambda value: kind_of(value) == kind and compare(value, decimal if type(value) is Decimal else bound)
 
     return compiled
 

@@ -1,6 +1,7 @@
 """JSON values as access rules compare them: by kind first, then by value.
 
-A boolean is no number: 1 is not True. Whole numbers and fractions are one kind, as in JSON: 1 is 1.0. NaN is of none.
+A boolean is no number: 1 is not True. Whole numbers and fractions are one kind, as in JSON: 1 is 1.0. So are Decimal and
+Fraction, which a tool may have for them; a float is for a Decimal what it is written as, 0.1. NaN is of no kind.
 Owns what a rule may be compared with, and nothing about rules.
 """
 
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal, cast
 
-__all__ = ["Kind", "copy_value", "is_same", "kind_of"]
+__all__ = ["Kind", "copy_value", "exact", "is_same", "kind_of"]
 
 Kind = Literal["null", "boolean", "number", "string", "list", "object"]
 
@@ -29,6 +32,8 @@ def kind_of(value: Any) -> Kind | None:
         return "null"
     if isinstance(value, list | tuple):
         return "list"
+    if isinstance(value, Decimal | Fraction):
+        return None if isinstance(value, Decimal) and value.is_nan() else "number"
     return "object" if isinstance(value, Mapping) else None
 
 
@@ -41,7 +46,14 @@ def is_same(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(is_same, left, right))
     if kind == "object":
         return left.keys() == right.keys() and all(is_same(left[name], right[name]) for name in left)
-    return bool(left == right)
+    if isinstance(left, Decimal):
+        return bool(left == exact(right))
+    return bool(exact(left) == right if isinstance(right, Decimal) else left == right)
+
+
+def exact(number: Any) -> Any:
+    """A number for comparing it with a Decimal: a float is the decimal number that it is written as."""
+    return Decimal(repr(number)) if type(number) is float else number
 
 
 def copy_value(value: Any, depth: int = 0) -> Any:
@@ -51,7 +63,7 @@ def copy_value(value: Any, depth: int = 0) -> Any:
     match kind_of(value):
         case None:
             raise ValueError(f"{value!r} is no JSON value: a string, a number, true, false, null, a list or an object")
-        case "number" if isinstance(value, float) and math.isinf(value):
+        case "number" if isinstance(value, Decimal | Fraction) or (isinstance(value, float) and math.isinf(value)):
             raise ValueError(f"{value!r} is no JSON value")
         case "list":
             return [copy_value(item, depth + 1) for item in cast("Sequence[Any]", value)]

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Call", "CallState", "Caller", "Later", "Outcome"]
 
 
+_BEFORE_START = frozenset({"quota", "started"})
+"""Steps in which a call that was charged waits for the store."""
+
+
 class CallState(IntEnum):
     """In this order only; SETTLED from any."""
 
@@ -70,6 +74,8 @@ class Caller(Protocol):
     metadata: dict[str, Any]
     context: Mapping[str, Any]
     """Facts for the policy that the host has set for this session."""
+    life: str
+    """Tells the session from an earlier one of its id; the same again when it is recovered."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -133,6 +139,7 @@ class Call:
         "deadline",
         "engine_id",
         "facts",
+        "give_back",
         "id",
         "name",
         "outcome",
@@ -193,6 +200,8 @@ class Call:
         """The access rule that wants a person's approval."""
         self.approved: str | None = None
         """The hash of the arguments that a person has approved."""
+        self.give_back: Callable[[Call], None] | None = None
+        """Gives back what limits have charged."""
         self.span: ToolSpan | None = None
         """If the host traces: its handler runs in it."""
         self.validated: Any = None
@@ -222,6 +231,7 @@ class Call:
         """Give the call its outcome; False if it has one. The first counts."""
         if self.state is CallState.SETTLED:
             return False
+        self._return_charge()
         self.state = CallState.SETTLED
         self.outcome = outcome
         self.drop_alarm()
@@ -231,6 +241,7 @@ class Call:
 
     def cancel(self) -> None:
         """The session is over: the handler gets CancelledError, and there will be no outcome."""
+        self._return_charge()
         self.state = CallState.SETTLED
         self.drop_alarm()
         self.stop()
@@ -241,6 +252,14 @@ class Call:
         for task in (self.task, self.performing):
             if task is not None and task is not _current():
                 task.cancel()
+
+    def _return_charge(self) -> None:
+        """What could not be recorded was never started, and nobody has heard of it: it costs nothing."""
+        give_back, self.give_back = self.give_back, None
+        if give_back is None or self.step not in _BEFORE_START or self.attempt > 1:
+            return
+        if self.caller.durable() is not None:
+            give_back(self)
 
     def _wake(self) -> None:
         waiters, self.waiters = self.waiters, None

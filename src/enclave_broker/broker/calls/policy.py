@@ -6,7 +6,9 @@ is chain.py's.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -16,6 +18,7 @@ from enclave_broker.broker.calls.access import AccessController, Decision, Rule
 from enclave_broker.broker.calls.asked import hash_of
 from enclave_broker.broker.calls.call import Call, Later
 from enclave_broker.broker.calls.rate_limit import LimitDecision, RateLimiter, charge_id_of, refusal
+from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import AccessDeniedError, ConfigurationError
 from enclave_broker.types.principal import Principal
 
@@ -24,6 +27,10 @@ __all__ = ["AsksPeople", "ContextResolver", "Policy", "checked_policy", "facts_o
 ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Facts about whoever asks, from the host: asked once a call, where there are rules."""
 
+log = logging.getLogger("enclave_broker.access")
+
+FACTS_SECONDS = 5.0
+"""How long the host may take to say what is known of whoever asks: no tool's time has begun yet."""
 
 _NO_FACTS: dict[str, Any] = {}
 
@@ -51,6 +58,7 @@ class Policy:
         self._limiter = limiter
         self._limits_all = limiter is not None and not limiter.is_empty
         self._context = context
+        self._releasing: set[asyncio.Future[bool]] = set()
 
     def may_know(self, call: Call, name: str) -> bool:
         """Whether the caller may hear of a tool: it is on its allow-list, and no rule denies it by its name."""
@@ -89,7 +97,16 @@ class Policy:
         return None
 
     async def _await_facts(self, call: Call, found: Awaitable[Mapping[str, Any]]) -> None:
-        call.facts = facts_of(call.caller.principal, await found, call.caller.context)
+        timer = asyncio.timeout(FACTS_SECONDS)
+        try:
+            async with timer:
+                facts = await found
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            log.error("tool %s: context= has given no facts within %g s", call.name, FACTS_SECONDS)  # noqa: TRY400
+            raise AccessDeniedError(f"tool {call.name!r}: the facts about whoever asks can't be had") from error
+        call.facts = facts_of(call.caller.principal, facts, call.caller.context)
 
     def by_arguments(self, call: Call) -> None:
         """With the validated arguments, unless the name was enough."""
@@ -122,7 +139,8 @@ class Policy:
         if self._approvals is None:
             raise AccessDeniedError(f"tool {call.name!r} needs a person's approval, and there is nobody to ask")
         if limiter is not None and limiter.is_local and (self._limits_all or tool.rate_limit is not None):
-            _check_room(call, limiter.peek(call.public(), tool.name, tool.rate_limit))
+            asked = _counted(call, limiter)
+            _check_room(call, limiter.peek(asked, tool.name, tool.rate_limit, life=call.caller.life))
         call.step = "approval"
         if rule is None and call.rule is None:
             call.rule = f"route: {tool.name} (requires_approval)"
@@ -146,14 +164,28 @@ class Policy:
             return None
         if not limiter.is_local:
             return Later(partial(self._await_charge, limiter, call))
-        _check_room(call, limiter.charge(call.public(), tool.name, tool.rate_limit))
+        asked = _counted(call, limiter)
+        _check_room(call, limiter.charge(asked, tool.name, tool.rate_limit, life=call.caller.life))
+        call.give_back = self._release
         return None
 
     async def _await_charge(self, limiter: RateLimiter, call: Call) -> None:
-        tool, asked = call.tool, call.public()
+        tool, asked = call.tool, _counted(call, limiter)
         assert tool is not None
-        decision = await limiter.counters.take(limiter.plan(asked, tool.name, tool.rate_limit), charge_id_of(asked))
-        _check_room(call, decision)
+        charges = limiter.plan(asked, tool.name, tool.rate_limit)
+        call.give_back = self._release
+        _check_room(call, await limiter.counters.take(charges, charge_id_of(asked, call.caller.life)))
+
+    def _release(self, call: Call) -> None:
+        """Give back what a call was charged that was never started."""
+        limiter = self._limiter
+        assert limiter is not None
+        if limiter.is_local:
+            limiter.release(call.public(), life=call.caller.life)
+        else:
+            releasing = asyncio.ensure_future(limiter.counters.release(charge_id_of(call.public(), call.caller.life)))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
 
     def _judge(self, call: Call, decision: Decision | None, what: str = "") -> None:
         """Remember which rule has decided; None means that only the arguments can tell."""
@@ -168,6 +200,13 @@ class Policy:
             return
         reason = f": {decision.rule.reason}" if decision.rule is not None and decision.rule.reason else ""
         raise AccessDeniedError(f"tool {call.name!r} is not allowed{what}{reason}")
+
+
+def _counted(call: Call, limiter: RateLimiter) -> ToolCall:
+    """As cost functions see it: with the arguments that the handler gets."""
+    tool, asked = call.tool, call.public()
+    assert tool is not None
+    return asked.replace(args=tool.arguments(call.validated)) if limiter.asks(call.name, tool.rate_limit) else asked
 
 
 def _check_room(call: Call, decision: LimitDecision) -> None:

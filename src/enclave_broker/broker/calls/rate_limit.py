@@ -24,10 +24,11 @@ from enclave_broker.types.principal import ANONYMOUS, Principal
 
 __all__ = ["LimitDecision", "RateLimit", "RateLimiter", "charge_id_of", "refusal"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("enclave_broker.calls")
 
 Cost = int | Callable[[ToolCall], int]
 
+_MAX_SHOWN = 10**12  # a cost in a message
 _MAX_CALLS = 1_000_000  # a key may hold as many times, of 16 bytes each
 _MAX_WINDOW = 366 * 86_400  # seconds: a key is held as long
 
@@ -36,8 +37,9 @@ _MAX_WINDOW = 366 * 86_400  # seconds: a key is held as long
 class RateLimit:
     """At most `max_calls` in any stretch of `window` seconds, and as many as that whenever they are asked for.
 
-    `cost`: what one call counts for, a positive int or a function of the call that returns one; a call whose function
-    raises or returns anything else is refused. Raises ConfigurationError, also for more than a million calls or a year.
+    `cost`: what one call counts for, a whole number of 1 or more or a function of the call that returns one; a call
+    whose function raises or returns anything else is refused. Such a function sees in `args` the validated arguments,
+    defaults filled in. Raises ConfigurationError, also for more than a million calls or a year.
     """
 
     max_calls: int
@@ -127,20 +129,31 @@ class RateLimiter:
         charges = self.plan(call, times=_checked_cost(cost))
         return await self.counters.take(charges, None if charge_id is None else charge_id_of(call))
 
-    def charge(self, call: ToolCall, route: str = "", route_limit: RateLimit | None = None) -> LimitDecision:
+    def asks(self, name: str, route_limit: RateLimit | None = None) -> bool:
+        """Whether a limit that applies to a tool of this name has a cost function, which sees the arguments."""
+        if self._usual is None or (route_limit is not None and not isinstance(route_limit.cost, int)):
+            return True
+        return self._per_tool is not None and any(quota.asks for quota in self._per_tool(name))
+
+    def charge(
+        self, call: ToolCall, route: str = "", route_limit: RateLimit | None = None, *, life: str = ""
+    ) -> LimitDecision:
         """Charge a call, once per its id, if it has room. `route`: the pattern whose limit is `route_limit`.
 
-        Raises RateLimitError if a cost function fails, ConfigurationError over shared counters.
+        `life` as in `charge_id_of`. Raises RateLimitError if a cost function fails, ConfigurationError over shared
+        counters.
         """
-        return self._nowait().take_nowait(self.plan(call, route, route_limit), charge_id_of(call))
+        return self._nowait().take_nowait(self.plan(call, route, route_limit), charge_id_of(call, life))
 
-    def peek(self, call: ToolCall, route: str = "", route_limit: RateLimit | None = None) -> LimitDecision:
+    def peek(
+        self, call: ToolCall, route: str = "", route_limit: RateLimit | None = None, *, life: str = ""
+    ) -> LimitDecision:
         """What `charge` would decide now. Raises as `charge`."""
-        return self._nowait().peek_nowait(self.plan(call, route, route_limit), charge_id_of(call))
+        return self._nowait().peek_nowait(self.plan(call, route, route_limit), charge_id_of(call, life))
 
-    def release(self, call: ToolCall) -> bool:
+    def release(self, call: ToolCall, *, life: str = "") -> bool:
         """Give back what a call was charged, since it was never started; False if it wasn't. Raises as `charge`."""
-        return self._nowait().release_nowait(charge_id_of(call))
+        return self._nowait().release_nowait(charge_id_of(call, life))
 
     def plan(
         self, call: ToolCall, route: str = "", route_limit: RateLimit | None = None, *, times: int = 1
@@ -205,9 +218,12 @@ class _Quota:
         return Charge(one.key + whose, one.window_ns, one.max_calls, cost, one.name)
 
 
-def charge_id_of(call: ToolCall) -> Key:
-    """A call's id is its session's, and a session's its principal's: the host, or a client, may have chosen them."""
-    return (call.id, call.session_id, *_who(call.principal))
+def charge_id_of(call: ToolCall, life: str = "") -> Key:
+    """A call's id is its session's, and a session's its principal's: the host, or a client, may have chosen them.
+
+    `life` tells a session from an earlier one that had its id.
+    """
+    return (call.id, call.session_id, life, *_who(call.principal))
 
 
 def refusal(tool_name: str, decision: LimitDecision) -> RateLimitError:
@@ -215,7 +231,7 @@ def refusal(tool_name: str, decision: LimitDecision) -> RateLimitError:
     quota = decision.quota
     assert quota is not None
     details: list[dict[str, Any]] = [{"type": "quota_info", "limit": quota.limit, "used": quota.used}]
-    state = f"{quota.used} of {quota.limit} in {quota.window:g} s are used, the call costs {quota.cost}"
+    state = f"{quota.used} of {quota.limit} in {quota.window:g} s are used, the call costs {_written(quota.cost)}"
     if math.isinf(decision.retry_after):
         state += " and will never fit"
     else:
@@ -238,21 +254,28 @@ def _asked(cost: Callable[[ToolCall], int], name: str, call: ToolCall) -> int:
     """What a cost function says. Raises RateLimitError when that is no cost."""
     try:
         found: object = cost(call)
-    except Exception as error:  # a callback's boundary
-        logger.exception("rate limit %s: the cost function failed for tool %s", name, call.name)
-        raise _no_cost(name, call) from error
+    except BaseException as error:  # a callback's boundary: not even SystemExit may end the loop
+        log.exception("rate limit %s: the cost function failed for tool %s", name, call.name)
+        raise _no_cost(name, call, "failed") from error
     if not _is_positive(found):
         if inspect.iscoroutine(found):
             found.close()
-        kind = type(found).__name__
-        logger.error("rate limit %s: the cost of tool %s is no positive int but of type %s", name, call.name, kind)
-        raise _no_cost(name, call)
+        returned = _written(found) if type(found) is int else f"a value of type {type(found).__name__}"
+        log.error("rate limit %s: the cost function returned %s for tool %s", name, returned, call.name)
+        raise _no_cost(name, call, f"returned {returned}, and a whole number of 1 or more is needed")
     return found
 
 
-def _no_cost(name: str, call: ToolCall) -> RateLimitError:
-    reason = f"its cost under the rate limit {name!r} can't be told, since the limit's cost function failed"
+def _no_cost(name: str, call: ToolCall, what: str) -> RateLimitError:
+    reason = f"its cost under the rate limit {name!r} can't be told, since the limit's cost function {what}"
     return RateLimitError(f"tool {call.name!r}: {reason}", retry_after=math.inf)
+
+
+def _written(number: int) -> str:
+    """Bounded: Python itself refuses to write numbers of thousands of digits."""
+    if abs(number) <= _MAX_SHOWN:
+        return str(number)
+    return f"more than {_MAX_SHOWN:,}" if number > 0 else f"less than {-_MAX_SHOWN:,}"
 
 
 def _is_positive(value: object) -> TypeGuard[int]:

@@ -62,13 +62,14 @@ class CallList(Response):
     def _pieces(self) -> Iterator[bytes]:
         parts, size = [b'{"calls":['], 0
         shown = self._session.host.shown
+        reading = shown.reading()
         for number, trace in enumerate(self._traces.values()):
-            text = encode_json(_wire(trace.record(shown, closed=self._closed)), MAX_CALL_BYTES)
+            text = encode_json(_wire(trace.record(reading, closed=self._closed)), MAX_CALL_BYTES)
             parts += [b",", text] if number else [text]
             size += len(text)
             if size >= PIECE_BYTES:
                 yield b"".join(parts)
-                parts, size = [], 0
+                parts, size, reading = [], 0, shown.reading()
         yield b"".join([*parts, b'],"total":%d}' % len(self._traces)])
 
 

@@ -61,6 +61,7 @@ class CallTable:
         self.principal = session.principal
         self.metadata = session.metadata
         self.context = session.context
+        self.life = session.created_at.isoformat()
         self.running: dict[str, Call] = {}
         """The script's calls that have a place, by id."""
         self._outside = 0
@@ -260,6 +261,7 @@ class CallTable:
 
     async def _consult(self, call: Call) -> None:
         call.consulting = True
+        call.step = "listeners"
         for listener in tuple(self.listeners):
             try:
                 said = listener(call.public())

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from enclave_broker.broker.calls.shown_arguments import Shown
+from enclave_broker.broker.calls.shown_arguments import Reading, ShownArguments
 from enclave_broker.broker.sessions.log import json_copy
 from enclave_broker.broker.sessions.machine import State
 from enclave_broker.broker.store.records import (
@@ -25,6 +25,7 @@ from enclave_broker.broker.store.records import (
     Opened,
     Record,
 )
+from enclave_broker.types.calls import Effect
 from enclave_broker.types.errors import ConfigurationError, OutcomeUnknownError, ToolError, tool_error
 from enclave_broker.types.events import StdoutEvent, ToolProgressEvent
 from enclave_broker.types.messages import CallFulfilled
@@ -35,6 +36,7 @@ __all__ = [
     "call_records",
     "earlier_call",
     "execution_result",
+    "failed_outcome",
     "settled_call",
     "state_at",
     "stdout",
@@ -45,7 +47,17 @@ __all__ = [
 DENIALS = frozenset(
     {"UNKNOWN_TOOL", "TOOL_NOT_ALLOWED", "ACCESS_DENIED", "RATE_LIMITED", "APPROVAL_DENIED", "APPROVAL_EXPIRED"}
 )
-"""The codes by which a call's outcome is `denied`: the policy refused it before its handler."""
+"""The codes by which the policy refuses a call before its handler."""
+
+
+def failed_outcome(code: str, effect: Effect | None) -> Outcome:
+    """The word for a call that has this error, given its tool's effect, None if its handler was never started.
+
+    Of a handler that ran out of time nobody knows what it did, nor whether its thread still does it.
+    """
+    if effect is None:
+        return "denied" if code in DENIALS else "failed"
+    return "unknown" if code == "TOOL_TIMEOUT" and effect != "read" else "failed"
 
 
 class Trace:
@@ -85,16 +97,18 @@ class Trace:
     def is_placed(self) -> bool:
         return any(stage.name == "placed" for stage in self.stages)
 
-    def record(self, shown: Shown, *, closed: bool = False) -> CallRecord:
+    def record(self, reading: Reading, *, closed: bool = False) -> CallRecord:
         """As history shows it.
 
         A call without outcome is `waiting` while its execution runs, or for one that the host made while the session
         isn't `closed`; after that `unknown` if its handler was started (nobody knows how it ended), `not_run` if not.
+        One without time is `unknown`, too, unless it only reads.
         """
         request, started, settled = self.request, self.started, self.settled
         outcome: Outcome
         if settled is not None:
-            outcome = "done" if settled.error is None else "denied" if settled.error.code in DENIALS else "failed"
+            effect = None if started is None else started.effect
+            outcome = "done" if settled.error is None else failed_outcome(settled.error.code, effect)
         elif not (self.over or closed):
             outcome = "waiting"
         else:
@@ -104,9 +118,9 @@ class Trace:
         return CallRecord(
             id=request.call_id,
             name=request.name,
-            args=shown(request.name, bytes(request.args)),
+            args=reading.args(request.name, bytes(request.args)),
             outcome=outcome,
-            error=None if settled is None else _error_copy(settled.error),
+            error=None if settled is None else reading.error(request.name, settled.error),
             rule=rule,
             started=next((stage.at for stage in self.stages if stage.name == "started"), None),
             duration=None if settled is None else self.stages[-1].at - self.stages[0].at,
@@ -146,9 +160,10 @@ def traces(records: Sequence[Record]) -> Mapping[str, Trace]:
     return found
 
 
-def call_records(records: Sequence[Record], shown: Shown, *, closed: bool = False) -> list[CallRecord]:
+def call_records(records: Sequence[Record], shown: ShownArguments, *, closed: bool = False) -> list[CallRecord]:
     """The calls in the order in which they were asked for."""
-    return [trace.record(shown, closed=closed) for trace in traces(records).values()]
+    reading = shown.reading()
+    return [trace.record(reading, closed=closed) for trace in traces(records).values()]
 
 
 def stdout(records: Sequence[Record]) -> str:
@@ -161,9 +176,13 @@ def _error_copy(error: ScriptError | None) -> ScriptError | None:
     return msgspec.structs.replace(error, details=json_copy(error.details))
 
 
-def execution_result(session_id: str, records: Sequence[Record], shown: Shown) -> ExecutionResult[Any]:
-    """The result of a finished execution, given its records from the start on. Nothing of it is shared with the log."""
-    ended = next(record.fact for record in reversed(records) if isinstance(record.fact, Ended))
+def execution_result(session_id: str, records: Sequence[Record], shown: ShownArguments) -> ExecutionResult[Any]:
+    """The result of a finished execution, given its records from the start on. Nothing of it is shared with the log.
+
+    What came after its end is no part of it.
+    """
+    end, ended = next((at, record.fact) for at, record in enumerate(records) if isinstance(record.fact, Ended))
+    records = records[: end + 1]
     status: Any = ended.status
     return ExecutionResult(
         ok=ended.ok,
@@ -177,8 +196,13 @@ def execution_result(session_id: str, records: Sequence[Record], shown: Shown) -
     )
 
 
-def state_at(session_id: str, records: Sequence[Record], seq: int, shown: Shown) -> SessionState:
-    """What the session was right after the event `seq`. Raises ConfigurationError for a `seq` that it doesn't have."""
+def state_at(
+    session_id: str, records: Sequence[Record], seq: int, shown: ShownArguments, *, closed: bool = False
+) -> SessionState:
+    """What the session was right after the event `seq`; after its last one nothing comes if it is `closed`.
+
+    Raises ConfigurationError for a `seq` that it doesn't have.
+    """
     last = next((record.public.seq for record in reversed(records) if record.public is not None), 0)
     if isinstance(seq, bool) or not isinstance(seq, int) or not 1 <= seq <= last:  # pyright: ignore[reportUnnecessaryIsInstance] input
         has = f"has the events 1 to {last}" if last else "has no events yet"
@@ -188,7 +212,7 @@ def state_at(session_id: str, records: Sequence[Record], seq: int, shown: Shown)
     began = next((at for at in range(place, -1, -1) if isinstance(past[at].fact, ExecutionStarted)), None)
     execution: Sequence[Record] = () if began is None else past[began:]
     calls = traces(past)
-    result = None
+    reading, result = shown.reading(), None
     if any(isinstance(record.fact, Ended) for record in execution):
         result = execution_result(session_id, execution, shown)
         state = State(result.status)
@@ -205,7 +229,7 @@ def state_at(session_id: str, records: Sequence[Record], seq: int, shown: Shown)
         at=datetime.fromtimestamp(past[-1].at, UTC),
         state=str(state),
         stdout=stdout(execution),
-        calls=[trace.record(shown) for trace in calls.values()],
+        calls=[trace.record(reading, closed=closed and seq == last) for trace in calls.values()],
         result=result,
     )
 

@@ -10,11 +10,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import msgspec
-
 from enclave_broker.broker.calls.chain import Chain
 from enclave_broker.broker.calls.runner import CallRunner
-from enclave_broker.broker.calls.shown_arguments import Shown
+from enclave_broker.broker.calls.shown_arguments import ShownArguments
 from enclave_broker.broker.observers import Observers
 from enclave_broker.broker.sessions.log import Log
 from enclave_broker.broker.telemetry.telemetry import Telemetry
@@ -64,10 +62,6 @@ class Sources:
     random: Callable[[int], bytes] = _system_random
 
 
-def _as_they_are(_: str, text: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(text)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """Shared by all sessions; each belongs to the loop that started the broker."""
@@ -77,7 +71,7 @@ class Host:
     runtime: Runtime
     runner: CallRunner
     observers: Observers
-    shown: Shown = _as_they_are
+    shown: ShownArguments = field(default_factory=ShownArguments)
     """What history shows of a call's arguments."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     make_log: Callable[..., Log] = Log

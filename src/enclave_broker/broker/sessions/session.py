@@ -262,7 +262,7 @@ class Session:
 
         Raises ConfigurationError for a `seq` that there is no event of (yet).
         """
-        return state_at(self.id, self.log.records[: self.log.published], seq, self.host.shown)
+        return state_at(self.id, self.log.records[: self.log.published], seq, self.host.shown, closed=self._closed)
 
     # -- listeners and answers -------------------------------------------------------------------------------------
 

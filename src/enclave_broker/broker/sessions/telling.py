@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enclave_broker.broker.calls.call import Call, Outcome
-from enclave_broker.broker.sessions.history import DENIALS
+from enclave_broker.broker.sessions.history import failed_outcome
 from enclave_broker.broker.telemetry.spans import here
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def tell_settled(session: Session, call: Call, outcome: Outcome) -> None:
     if error is None:
         telemetry.call_ended(call, call.span, "done", "", call.rule, seconds, len(outcome.value))
     else:
-        word = "denied" if error.code in DENIALS else "failed"
+        effect = call.tool.effect if call.attempt and call.tool is not None else None
+        word = failed_outcome(error.code, effect)
         telemetry.call_ended(call, call.span, word, error.code, outcome.rule, seconds, 0)
 
 

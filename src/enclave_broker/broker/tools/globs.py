@@ -14,7 +14,7 @@ import re
 import string
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from enclave_broker.types.errors import ConfigurationError
@@ -23,6 +23,9 @@ __all__ = ["Glob", "Shape", "compile_glob", "compile_globs"]
 
 _MAX_PATTERN_CHARACTERS = 1_024  # four names long; braces with many names fit
 _MAX_EXPANDED_CHARACTERS = 8_192  # of all ways through the braces: bounds one match to about a millisecond
+_MAX_LISTED_CHARACTERS = 262_144  # of a list: a thousand names of the longest kind, and some
+_MAX_LISTED_GLOBS = 50  # of a list, beside names and beginnings such as orders:*
+_MAX_LISTED_EXPANDED = 1_024  # characters of those, of all ways through their braces: read in a few milliseconds
 _LITERALS = frozenset(string.ascii_letters + string.digits + "_.:/@-")
 _ESCAPABLE = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
@@ -32,6 +35,9 @@ _MAX_DEPTH = 8  # braces in braces
 Tokens = tuple[str, ...]  # each a piece of regular expression for one character, or _STAR
 _STAR = "*"
 _ANY = "(?s:.)"
+_PLAIN = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:/@-]*|(?=\*))(\*?)")  # a name, or how names begin and * behind it
+_RANGE = re.compile(r"\{[^{},\[\]]*\.\.[^{},\[\]]*\}")  # {1..3}
+_NO_BEGINNING = frozenset(".:/@-")
 
 
 class Shape(NamedTuple):
@@ -81,25 +87,55 @@ def compile_glob(pattern: str) -> Glob:
     """
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance] input
         raise ConfigurationError(f"a pattern is a string, not {type(pattern).__name__}")
-    return _compile(pattern)
+    return _plain(pattern) or _compile(pattern, _Parser(pattern).parse())
 
 
 def compile_globs(patterns: Collection[str] | None) -> tuple[Glob, ...] | None:
-    """Those of an allow-list; None, for no list, stays None. Raises ConfigurationError."""
+    """Those of an allow-list; None, for no list, stays None.
+
+    A list may come from outside, so that what it costs is bounded as a whole; a thousand names are within that.
+    Raises ConfigurationError.
+    """
     if patterns is None:
         return None
     if not isinstance(patterns, list | tuple | set | frozenset):
         raise ConfigurationError(f"allowed_tools is a list of names and globs, not {patterns!r}")
-    return tuple(compile_glob(pattern) for pattern in patterns)
+    if sum(len(pattern) for pattern in patterns if isinstance(pattern, str)) > _MAX_LISTED_CHARACTERS:  # pyright: ignore[reportUnnecessaryIsInstance] input
+        raise ConfigurationError(f"the patterns have more than {_MAX_LISTED_CHARACTERS:,} characters together")
+    globs: list[Glob] = []
+    globbing, budget = 0, _MAX_LISTED_EXPANDED
+    for pattern in patterns:
+        glob = _plain(pattern) if isinstance(pattern, str) else compile_glob(pattern)  # pyright: ignore[reportUnnecessaryIsInstance] input
+        if glob is None:
+            globbing += 1
+            if globbing > _MAX_LISTED_GLOBS:
+                raise ConfigurationError(
+                    f"more than {_MAX_LISTED_GLOBS} patterns in one list, beside names and such as orders:*"
+                )
+            ways = _Parser(pattern, budget).parse()
+            budget -= max(len(pattern), _size(ways))
+            glob = _compile(pattern, ways)
+        globs.append(glob)
+    return tuple(globs)
 
 
-@lru_cache(maxsize=1024)  # requests bring the same allow-lists again and again
-def _compile(pattern: str) -> Glob:
-    ways = _Parser(pattern).parse()
+def _plain(pattern: str) -> Glob | None:
+    """The glob of a name, or of how names begin with * behind it: told at a glance. None for every other pattern."""
+    found = _PLAIN.fullmatch(pattern)
+    if found is None or len(pattern) > _MAX_PATTERN_CHARACTERS:
+        return None
+    return Glob(pattern, found[1], not found[2], None)
+
+
+def _compile(pattern: str, ways: list[Tokens]) -> Glob:
     prefix, exact = _literal_prefix(pattern)
     if exact or (len(ways) == 1 and ways[0][-1:] == (_STAR,) and len(ways[0]) == len(prefix) + 1):
         return Glob(pattern, prefix, exact, None)
-    return Glob(pattern, prefix, exact, re.compile("|".join(map(_linear, ways))))
+    return Glob(pattern, prefix, exact, re.compile("|".join(map(_linear, ways)), re.DOTALL))
+
+
+def _size(ways: list[Tokens]) -> int:
+    return len(ways) + sum(map(len, ways))
 
 
 def _linear(way: Tokens) -> str:
@@ -112,13 +148,13 @@ def _linear(way: Tokens) -> str:
         if token == _STAR:
             runs.append("")
         else:
-            runs[-1] += token
+            runs[-1] += "." if token == _ANY else token
     if len(runs) == 1:
         return f"(?:{runs[0]}\\Z)"
     first, *middle, last = runs
-    found = "".join(f"(?>(?s:.)*?{run})" for run in middle if run)
+    found = "".join(f"(?>.*?{run})" for run in middle if run)
     # The last run stands at the end, wherever it might have been found before that.
-    end = f"(?>(?s:.)*?(?={last}\\Z)){last}" if last else "(?s:.)*"
+    end = f"(?>.*?(?={last}\\Z)){last}" if last else ".*"
     return f"(?:{first}{found}{end}\\Z)"
 
 
@@ -147,10 +183,11 @@ def _shape(way: Tokens) -> Shape:
 
 
 class _Parser:
-    """Reads one pattern into all ways through its braces."""
+    """Reads one pattern into all ways through its braces, which have at most `most` characters together."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, most: int = _MAX_EXPANDED_CHARACTERS) -> None:
         self.pattern = pattern
+        self.most = most
         self.at = 0
 
     def parse(self) -> list[Tokens]:
@@ -161,7 +198,12 @@ class _Parser:
                 f"the pattern {self.pattern[:_MAX_SHOWN] + '…'!r} has {len(self.pattern)} characters; "
                 f"{_MAX_PATTERN_CHARACTERS} are the most"
             )
+        if self.most < _MAX_EXPANDED_CHARACTERS and len(self.pattern) > self.most:
+            raise self.too_large()
         ways = self.sequence(0)
+        if self.pattern[0] in _NO_BEGINNING:
+            self.at = 0
+            raise self.fault(f"it fits no name, since none begins with {self.pattern[0]}")
         if not any(ways):
             raise self.fault("it fits no name")
         return ways
@@ -192,8 +234,14 @@ class _Parser:
         return list(dict.fromkeys(a[:-1] + b if a[-1:] == b[:1] == (_STAR,) else a + b for a in left for b in right))
 
     def check_size(self, ways: int, tokens: int) -> None:
-        if ways + tokens > _MAX_EXPANDED_CHARACTERS:
-            raise self.fault("its braces make too many patterns; write several patterns instead")
+        if ways + tokens > self.most:
+            raise self.too_large()
+
+    def too_large(self) -> ConfigurationError:
+        if self.most == _MAX_EXPANDED_CHARACTERS:
+            return self.fault("its braces make too many patterns; write several patterns instead")
+        most = f"{_MAX_LISTED_EXPANDED:,} characters together, each choice of braces written out"
+        return self.fault(f"with it the patterns of one list, beside names and such as orders:*, have more than {most}")
 
     def braces(self, depth: int) -> list[Tokens]:
         if depth > _MAX_DEPTH:
@@ -202,6 +250,8 @@ class _Parser:
         self.at += 1
         if self.peek() == "}":
             raise self.fault("empty braces")
+        if found := _RANGE.match(self.pattern, opened):
+            raise self.fault(f"{found[0][:_MAX_SHOWN]} is no range here: write {{1,2,3}} or [1-3]")
         ways: list[Tokens] = []
         while True:
             ways += self.sequence(depth)

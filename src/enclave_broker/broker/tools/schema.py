@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaWarningKind
 from typing_extensions import TypedDict
 
+from enclave_broker.broker.tools.argument_view import NO_SCHEMA, ArgumentView
 from enclave_broker.broker.tools.faults import explain
 from enclave_broker.types.errors import ConfigurationError
 
@@ -22,8 +23,6 @@ __all__ = ["ArgumentSchema", "adapter_of", "arguments_type", "json_schema_of"]
 
 _NO_TYPE = (PydanticUserError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeError, NameError)
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-# Of a core schema: what is no schema itself, so that a default of {"type": "list"} isn't taken for one.
-_NO_SCHEMA = frozenset({"cls", "config", "ctx", "default", "expected", "members", "metadata", "serialization"})
 _COLLECTIONS = frozenset({"list", "deque", "tuple", "set", "frozenset", "dict"})
 _OBJECTS = frozenset({"model-fields", "typed-dict", "dataclass-args"})
 
@@ -82,6 +81,7 @@ class ArgumentSchema:
         core = _harden(self._adapter.core_schema, open_=False)
         # Not the validators that models bring along: they are what was hardened.
         self._validator = pydantic_core.SchemaValidator(core, _use_prebuilt=False)
+        self._view = ArgumentView(self._adapter.core_schema)
 
     def validate(self, args_json: bytes, tool_name: str) -> Any:
         """What a handler gets.
@@ -94,10 +94,9 @@ class ArgumentSchema:
         except pydantic_core.ValidationError as error:
             raise explain(tool_name, self.json_schema, args_json, error) from None
 
-    def to_json(self, validated: Any) -> dict[str, Any]:
-        """Validated arguments as JSON values under the script's names, defaults filled in."""
-        plain = self._adapter.serializer.to_python(validated, mode="json", by_alias=True, warnings=False, fallback=repr)
-        return cast("dict[str, Any]", plain)
+    def view(self, validated: Any) -> dict[str, Any]:
+        """What a handler gets, as argument_view.py shows it."""
+        return self._view(validated)
 
 
 class _Generator(GenerateJsonSchema):
@@ -165,7 +164,7 @@ def _harden(schema: Any, *, open_: bool) -> Any:
     below_open = open_ and kind not in _OBJECTS
     made: dict[str, Any] = {}
     for key, value in node.items():
-        if key in _NO_SCHEMA:
+        if key in NO_SCHEMA:
             made[key] = value
         elif key in {"fields", "choices"} and isinstance(value, dict):  # by name or tag: these keys are no keywords
             named = cast("dict[str, Any]", value)

@@ -90,8 +90,12 @@ class Tool:
         return self._arguments.validate(args_json, name or self.name)
 
     def arguments(self, validated: Any) -> dict[str, Any]:
-        """Validated arguments as JSON values with defaults filled in: what policy and people judge."""
-        return self._arguments.to_json(validated)
+        """Validated arguments as JSON values with defaults filled in: what policy and people judge.
+
+        All of them, by the names that a script writes, whatever their types say about being written. Decimal and
+        Fraction stay what they are, for exact comparisons.
+        """
+        return self._arguments.view(validated)
 
     async def invoke(self, name: str, validated: Any, context: ToolContext | None, threads: HandlerThreads) -> Any:
         """The handler's result. A `def` handler runs in one of `threads`, unless it was registered to run on the loop.

@@ -11,6 +11,7 @@ from typing import Any
 
 from enclave_broker.broker.calls.middleware.compose import CallNext
 from enclave_broker.broker.calls.middleware.redact import Redact
+from enclave_broker.broker.calls.sensitive_names import SensitiveNames
 from enclave_broker.types.bounded_json import WireError, encode_json
 from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import ConfigurationError, ToolError
@@ -23,10 +24,6 @@ _MAX_CHARACTERS = 256  # of a subject, an id or a code in a record
 _MAX_ARGS_CHARACTERS = 2_000
 _MAX_ARGS_BYTES = 1 << 16  # longer ones aren't shown: redacting them takes its time
 _MAX_BYTES = 5 << 20  # a size beyond it isn't found out: counting means writing
-_SECRETS = (
-    *("password", "passwd", "pwd", "secret", "client_secret", "credential", "credentials", "private_key", "cookie"),
-    *("token", "access_token", "refresh_token", "id_token", "api_key", "apikey", "authorization"),
-)
 _MESSAGE = (
     "tool call %(tool)s by %(subject)r: %(outcome)s in %(duration).6f s (code %(code)r, session %(session_id)r, "
     "call %(call_id)r, %(args_bytes)s bytes of arguments, %(result_bytes)s of result)"
@@ -39,8 +36,8 @@ class LogCalls:
     The record has the attributes `tool`, `subject`, `tenant`, `session_id`, `call_id`, `outcome` (done, failed or
     cancelled), `code` (of a failure, else "-"), `duration` (seconds), `args_bytes` and `result_bytes` (of the JSON;
     None of a failure and above 5 MiB). With `args` it has `arguments`, too: their JSON as `redact` leaves it, cut at
-    2,000 characters; without `redact`, values under the usual names of secrets are left out. Texts are cut, and what
-    isn't printable in them is escaped, line ends and bidirectional controls included, in the attributes and in the
+    2,000 characters; without `redact`, values under sensitive names are left out, as in history. Texts are cut, and
+    what isn't printable in them is escaped, line ends and bidirectional controls included, in the attributes and in the
     message. An error while a record is written goes to this package's own log: it never costs a result.
     """
 
@@ -53,7 +50,7 @@ class LogCalls:
             raise ConfigurationError(f"LogCalls: args is True or False, not {args!r}")
         self._logger = logger
         self._level = level
-        self._redact = (redact or Redact(keys=_SECRETS)) if args else None
+        self._redact = (redact or SensitiveNames()) if args else None
         self._message = _MESSAGE + ": %(arguments)s" if args else _MESSAGE
 
     def __repr__(self) -> str:

@@ -94,6 +94,10 @@ class Redact:
         """Whether what stands under this name in an object is replaced as a whole."""
         return name.casefold() in self._keys
 
+    def spares(self, name: str, value: Any) -> bool:
+        """Whether this value stays though its name hides values: none does, but in subclasses."""
+        return False
+
     def _clean(self, error: EnclaveError) -> None:
         error.message = self.text(str(error.message))
         error.args = (error.message,)
@@ -149,7 +153,7 @@ class _Copying:
             hidden, name = judged
             while name in copy:
                 name = f"{name} {len(copy)}"
-            if hidden:
+            if hidden and not self._redact.spares(name, item):
                 copy[name] = REDACTED
                 return
         copy[name] = self._copy(item, level)
