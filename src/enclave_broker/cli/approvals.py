@@ -52,8 +52,9 @@ def _show(approval: Approval, screen: Screen) -> None:
     left = (approval.expires_at - datetime.now(UTC)).total_seconds()
     args = json_text(approval.args, compact=True)
     screen.result(f"{out.paint(inline(approval.id), CYAN)}  {out.paint(inline(approval.tool), BOLD)} {args}\n")
+    by = approval.requested_by
     about = [
-        f"asked by {inline(approval.requested_by.subject)}",
+        f"asked by {inline(by.subject)}" + (f" of {inline(by.tenant)}" if by.tenant else ""),
         f"in {inline(approval.session_id)}",
         inline(approval.rule),
         f"expires in {duration(max(left, 0.0))}",

@@ -49,7 +49,7 @@ class Asker:
             return
         if self._yes:
             await self._answer(found, "approved", "")
-        elif not (sys.stdin.isatty() and self._screen.err.is_terminal):
+        elif not (sys.stdin.isatty() and sys.stderr.isatty()):
             await self._answer(found, "denied", "nobody to ask (no terminal, and no --yes)")
         else:
             await self._ask(found, over)
