@@ -53,6 +53,7 @@ PUBLIC = {
     "PermissionDeniedError",
     "Principal",
     "PrincipalLimits",
+    "QuotaInfo",
     "RateLimit",
     "RateLimitError",
     "RateLimiter",

@@ -52,6 +52,7 @@ __all__ = [
     "PermissionDeniedError",
     "Principal",
     "PrincipalLimits",
+    "QuotaInfo",
     "RateLimit",
     "RateLimitError",
     "RateLimiter",
@@ -109,7 +110,7 @@ if TYPE_CHECKING:
     from enclave_broker.broker.http.jwt_auth import Jwt
     from enclave_broker.broker.sessions.manager import SessionManager
     from enclave_broker.broker.sessions.session import Session
-    from enclave_broker.broker.store.counters import LimitDecision
+    from enclave_broker.broker.store.counters import LimitDecision, QuotaInfo
     from enclave_broker.broker.store.memory import MemoryStore
     from enclave_broker.broker.tools.context import ToolContext
     from enclave_broker.broker.tools.tool import Tool
@@ -173,6 +174,7 @@ else:  # out of a type checker's sight, or every misspelt name would pass as an 
         "RateLimit": "broker.calls.rate_limit",
         "RateLimiter": "broker.calls.rate_limit",
         "LimitDecision": "broker.store.counters",
+        "QuotaInfo": "broker.store.counters",
         "Env": "broker.calls.secrets",
         "File": "broker.calls.secrets",
         "ToolRouter": "broker.calls.tool_router",

@@ -402,7 +402,7 @@ async def test_a_handler_that_is_left_behind_counts_for_nothing(run: Run) -> Non
         "try { await callTool('resist', {}) } catch (e) { await callTool('give_kept', {}); return e.code }"
     )
     assert result.value == "TOOL_TIMEOUT"
-    assert [(call.name, call.outcome) for call in result.calls] == [("resist", "failed"), ("give_kept", "done")]
+    assert [(call.name, call.outcome) for call in result.calls] == [("resist", "unknown"), ("give_kept", "done")]
 
 
 @pytest.mark.parametrize("tool", ["block", "block_and_raise", "block_and_refuse", "block_and_exit"])

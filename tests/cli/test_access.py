@@ -24,10 +24,15 @@ rules:
   - pattern: talk
     allow: false
     unless: {plan: pro, beta: true}
+  - {pattern: "free:*", allow: true}
+  - {pattern: "known:*", allow: true}
 """
 GOVERNED = SHOP + (
     "\nfrom enclave_broker.broker.calls.access import AccessController\n"
     'broker.access = AccessController.from_file("policy.yaml")\n'
+    "async def anything(name, args):\n    return name\n"
+    'broker.router.register("free:*", anything)\n'
+    'broker.router.register("known:*", anything, requires_auth=True)\n'
 )
 
 
@@ -48,6 +53,9 @@ def governed(folder: Path) -> Path:
         (["whoami", "--as", "bob", "--role", "user", "--role", "admin"], 0, "allow\nrule    whoami\n"),
         (["whoami", "--claim", "role=admin"], 1, "deny\nrule    whoami\n"),  # a claim is no role
         (["talk", "--claim", "plan=pro", "--claim", "beta=true"], 0, "allow\nrule    talk\n"),
+        (["free:any"], 0, "allow\nrule    free:*\n"),  # a route takes it
+        (["known:x", "--as", "bob"], 0, "allow\nrule    known:*\n"),
+        (["known:x"], 1, "deny\nreason  the tool wants to know who is asking: say it, as --as SUBJECT\n"),
         (["crash"], 1, "deny\nwhere   policy.yaml:1\nreason  no rule applies, and the default is to deny\n"),
     ],
 )  # fmt: skip
@@ -63,6 +71,8 @@ def test_check_says_the_verdict_the_rule_and_its_line(
     [
         (["orders:get"], 2, "the rules for orders:get look at the arguments: say them, as --args"),
         (["orders:get", "--args", '{"id": "x"}'], 1, "error VALIDATION_ERROR: invalid arguments for orders:get"),
+        (["whoami", "--args", '{"idd": 1}'], 1, "error VALIDATION_ERROR: invalid arguments for whoami: idd: unknown"),
+        (["orders:search", "--args", '{"idd": 1}'], 1, "error VALIDATION_ERROR"),
         (["orders:git"], 1, "the broker has no tool orders:git; did you mean orders:get"),
         (["talk", "--claim", "plan"], 2, "--claim is a name and a value, such as plan=pro, not plan"),
     ],

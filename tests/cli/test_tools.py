@@ -50,6 +50,15 @@ def test_describe_of_an_unknown_tool_names_the_nearest(shop: Path) -> None:
     assert "there is no tool 'orders.serach'; did you mean orders:search" in done.err
 
 
+def test_describe_of_a_name_that_a_pattern_takes_shows_the_route(shop: Path) -> None:
+    app = (shop / "app.py").read_text(encoding="utf-8")
+    route = "async def any_report(name, args):\n    return name\nbroker.router.register('reports:*', any_report)\n"
+    (shop / "app.py").write_text(f"{app}\n{route}", encoding="utf-8")
+    done = command("tools", "describe", "reports:daily", folder=shop)
+    assert (done.code, done.out.splitlines()[0]) == (0, "reports:daily  (of the route reports:*)")
+    assert command("tools", "describe", "reports:*", folder=shop).out.splitlines()[0] == "reports:*"
+
+
 def test_call_prints_the_tools_value_as_json(shop: Path) -> None:
     done = command("tools", "call", "orders:get", '{"id": 2}', folder=shop)
     assert (done.code, done.out, done.err) == (0, "2\n", "looking for 2\n")

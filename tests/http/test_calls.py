@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from enclave_broker import Broker
+from enclave_broker import AccessController, Broker, Principal, Rule
 from tests.http.live import Live, Stream, memory_broker, refusal, serving
 
 ASK = "return await tools.browser.title({ tab: 1 })"
@@ -133,6 +134,41 @@ def test_the_catalogs_version_changes_with_its_actions(shop: Broker) -> None:
 
         live.do(lambda: shop.tool("late", effect="read")(late))
         assert live.client.get("/code/actions").json()["version"] != before
+
+
+def one() -> int:
+    return 1
+
+
+def test_get_code_actions_has_what_whoever_asks_may_call_by_its_name(shop: Broker) -> None:
+    async def facts(principal: Principal) -> dict[str, bool]:
+        await asyncio.sleep(0)
+        return {"boss": principal.subject == "ann"}
+
+    shop.access = AccessController(
+        rules=[
+            Rule("label", allow=False, unless={"boss": True}),
+            Rule("wait", allow="ask"),
+            Rule("orders:*", allow=True, when={"id": 1}),
+            Rule("orders:*", allow=False),
+            Rule("payroll", allow=True),
+        ]
+    )
+    shop.context = facts
+    shop.tool("payroll", effect="read", requires_auth=True)(one)
+
+    async def who(request: Request) -> Principal:
+        return Principal(request.headers["x-name"])
+
+    def shown(live: Live, **headers: str) -> tuple[list[str], int]:
+        got = live.client.get("/code/actions", headers=headers).json()
+        return [action["name"] for action in got["actions"]], sum(each["actionCount"] for each in got["services"])
+
+    with serving(shop, auth=who) as live:
+        assert shown(live, **{"x-name": "ann"}) == (["label", "orders:get", "payroll", "wait"], 4)
+        assert shown(live, **{"x-name": "bob"}) == (["orders:get", "payroll", "wait"], 3)
+    with serving(shop) as live:
+        assert shown(live) == (["orders:get", "wait"], 2)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

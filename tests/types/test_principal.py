@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any, cast
 
 import msgspec
@@ -36,6 +38,48 @@ def test_roles_that_are_no_collection_of_strings_are_refused(roles: Any) -> None
 
 def test_roles_given_as_another_collection_become_a_frozen_set() -> None:
     assert Principal("alice", roles=cast("Any", ["admin", "admin"])).roles == frozenset({"admin"})
+
+
+def test_claims_are_a_copy_that_nobody_can_change_at_any_depth() -> None:
+    given: dict[str, Any] = {"plan": "free", "teams": ["a", {"id": 1}], "tags": {"x"}}
+    claims = Principal("alice", claims=given).claims
+    given["plan"] = "paid"
+    given["teams"][1]["id"] = 2
+    changes: list[Any] = [
+        lambda: claims.update(plan="paid"),
+        lambda: claims.__setitem__("role", "admin"),
+        lambda: claims.setdefault("role", "admin"),
+        lambda: claims.pop("plan"),
+        lambda: claims.__ior__({"role": "admin"}),
+        lambda: claims["teams"].append("b"),
+        lambda: claims["teams"].__iadd__(["b"]),
+        claims["teams"][1].clear,
+        lambda: claims["tags"].add("y"),
+        lambda: Principal("bob").claims.update(role="admin"),
+        lambda: ANONYMOUS.claims.update(role="admin"),
+    ]
+    for change in changes:
+        with pytest.raises((TypeError, AttributeError)):
+            change()
+    assert claims == {"plan": "free", "teams": ["a", {"id": 1}], "tags": {"x"}}
+
+
+def deep_copy(value: Any) -> Any:
+    return copy.deepcopy(value)
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("copied", [deep_copy, pickled])
+def test_a_principal_may_be_copied_and_a_copy_of_claims_may_be_changed(copied: Any) -> None:
+    principal = Principal("alice", claims={"teams": ["a"]})
+    assert copied(principal) == principal
+    claims = copied(principal.claims)
+    claims["teams"].append("b")
+    claims["plan"] = "paid"
+    assert claims == {"teams": ["a", "b"], "plan": "paid"}
 
 
 def test_a_principal_goes_through_json() -> None:

@@ -28,13 +28,13 @@ from enclave_broker.broker.lifecycle import Lifecycle, Running
 from enclave_broker.broker.observers import EventCallback
 from enclave_broker.broker.one_run import ReturnWhen, check_run, one_run
 from enclave_broker.broker.registry import Registry
+from enclave_broker.broker.sessions.catalog_news import CatalogNews
 from enclave_broker.broker.sessions.host import Sources, is_running_here
 from enclave_broker.broker.sessions.manager import SessionManager
 from enclave_broker.broker.sessions.session import Session
 from enclave_broker.broker.store.store import Store
 from enclave_broker.broker.telemetry.telemetry import Telemetry
 from enclave_broker.broker.tools.globs import compile_globs
-from enclave_broker.broker.tools.names import is_name
 from enclave_broker.broker.tools.router import RoutesChanged
 from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.runtime.runtime import Runtime
@@ -184,18 +184,17 @@ class Broker(Registry):
     async def _start(self) -> Running:
         policy = Policy(self.access, self._limiter, self.context, self.approvals)
         running = await assemble(self._parts, policy, self.sessions, weak_sandbox=self.weak_sandbox)
-        running.on_end(self.router.on_change(partial(self._tell_sessions, running.host.loop)))
+        news = CatalogNews(self.access, self.context)
+        running.on_end(self.router.on_change(partial(self._tell_sessions, running.host.loop, news)))
+        running.on_end(news.end)
         return running
 
-    def _tell_sessions(self, loop: asyncio.AbstractEventLoop, told: RoutesChanged) -> None:
-        """Tools have come or gone, maybe in another thread. A pattern is no tool that anybody could list."""
+    def _tell_sessions(self, loop: asyncio.AbstractEventLoop, news: CatalogNews, told: RoutesChanged) -> None:
+        """Tools have come or gone, maybe in another thread."""
         if not is_running_here(loop):
-            loop.call_soon_threadsafe(self._tell_sessions, loop, told)
+            loop.call_soon_threadsafe(self._tell_sessions, loop, news, told)
             return
-        added, removed = ([name for name in names if is_name(name)] for names in (told.added, told.removed))
-        if added or removed:
-            for session in self.sessions.list(limit=None):
-                session.catalog_changed(self.catalog_version, added, removed)
+        news.tell(self.sessions.list(limit=None), lambda: self.catalog_version, told)
 
     @contextlib.asynccontextmanager
     async def override(

@@ -15,6 +15,7 @@ import msgspec
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.tools.names import nearest
+from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.cli.app import load_named, need_broker
 from enclave_broker.cli.asker import Asker
 from enclave_broker.cli.failure import CHECK_FAILED, OK, UsageError
@@ -27,13 +28,13 @@ from enclave_broker.cli.text import cut, excerpt, inline, json_text, visible
 from enclave_broker.types.errors import ToolError
 from enclave_broker.types.results import ScriptError
 
-__all__ = ["execute"]
+__all__ = ["execute", "json_object", "tool_of"]
 
 
 def execute(arguments: argparse.Namespace, screen: Screen) -> int:
     """Raises UsageError, and ConfigurationError for options that the broker refuses."""
     settings = Settings(os.environ, Path(".env"))
-    call_args = _json_object(arguments.args) if arguments.action == "call" else {}
+    call_args = json_object(arguments.args) if arguments.action == "call" else {}
     broker = need_broker(load_named(arguments.app, settings, verbose=arguments.verbose))
     match arguments.action:
         case "list":
@@ -63,15 +64,14 @@ def _list(broker: Broker, screen: Screen) -> int:
 
 
 def _describe(broker: Broker, name: str, screen: Screen) -> int:
-    tools = {tool.name: tool for tool in broker.tools}
-    tool = tools.get(name)
+    tool = tool_of(broker, name)
     if tool is None:
-        near = nearest(name, tools)
+        near = nearest(name, [tool.name for tool in broker.tools])
         hint = f"; did you mean {' or '.join(near)}?" if near else ": `tools list` shows all"
         raise UsageError(f"there is no tool {name!r}{hint}")
     out = screen.out
     parts = [
-        out.paint(tool.name, CYAN),
+        out.paint(name, CYAN) + (f"  (of the route {tool.name})" if tool.name != name else ""),
         visible(tool.description.strip()) or "(no description)",
         "",
         f"{out.paint('effect', BOLD)}  {tool.effect}",
@@ -85,6 +85,12 @@ def _describe(broker: Broker, name: str, screen: Screen) -> int:
         parts += ["", out.paint("result", BOLD), json_text(tool.output_schema, indent=2)]
     screen.result("\n".join(parts) + "\n")
     return OK
+
+
+def tool_of(broker: Broker, name: str) -> Tool | None:
+    """The one that takes calls of the name, or the one of exactly this pattern."""
+    route = broker.router.match(name)
+    return route.tool if route is not None else next((tool for tool in broker.tools if tool.name == name), None)
 
 
 async def _call(
@@ -120,7 +126,7 @@ async def _ask_and_call(broker: Broker, session_id: str, call: dict[str, Any], s
             task.cancel()
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     """The arguments of a call. Raises UsageError that shows where the JSON breaks off."""
     try:
         json.loads(text)  # it knows where an error is

@@ -85,11 +85,11 @@ def test_words_hold_for_values_of_their_kind_only(words: Any, fitting: list[Any]
     assert not applies({"x": words}, {"y": fitting[0]})
 
 
-@pytest.mark.parametrize("value", [Decimal(1), b"a", {1, 2}, object(), math.nan])
+@pytest.mark.parametrize("value", [Decimal("nan"), b"a", {1, 2}, object(), math.nan])
 def test_what_is_no_json_value_satisfies_nothing(value: Any) -> None:
     for words in ({"eq": 1}, {"ne": 1}, {"in": [1]}, {"not_in": [1, "a"]}, {"le": 5}, {"min_length": 0}):
         assert not applies({"x": words}, {"x": value})
-    assert not holds({"x": 1}, {"x": Decimal(1)})
+    assert not holds({"x": 1}, {"x": 1j})
 
 
 @given(JSON, JSON)

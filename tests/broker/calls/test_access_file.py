@@ -177,8 +177,11 @@ def test_what_is_wrong_is_said_with_file_and_line(
     assert refusal(text).startswith(f"policy.yaml:{message}")
 
 
-def test_a_pattern_that_yaml_takes_for_an_alias_is_said_to_need_quotes() -> None:
-    assert "stands in quotes" in refusal("rules:\n- allow: true\n  pattern: *:read")
+@pytest.mark.parametrize("pattern", ["*:read", "{a,b}:*", "{a,b}:x", "[ab]:x"])
+def test_a_pattern_that_yaml_takes_for_something_else_is_said_to_need_quotes(pattern: str) -> None:
+    assert "stands in quotes" in refusal(f"rules:\n- allow: true\n  pattern: {pattern}")
+    assert "stands in quotes" in refusal(f"rules:\n- {{pattern: {pattern}, allow: true}}")
+    assert "stands in quotes" not in refusal("rules:\n- {pattern: a, allow: true")
 
 
 def test_a_file_that_can_not_be_read_is_named() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from enclave_broker import (
     AccessController,
+    AccessDeniedError,
     Broker,
     ConfigurationError,
     Principal,
@@ -18,12 +19,16 @@ from enclave_broker import (
     Redact,
     Retry,
     Rule,
+    SessionLimits,
+    Timeout,
+    ToolCall,
     ToolError,
 )
 from enclave_broker.broker.calls.middleware.redact import REDACTED
 from enclave_broker.broker.calls.sensitive_names import SENSITIVE_NAMES, SENSITIVE_WORDS
 from enclave_broker.broker.calls.shown_arguments import LARGE_BYTES
-from tests.broker.sessions.support import events_of, twin_broker
+from enclave_broker.types.calls import Effect
+from tests.broker.sessions.support import events_of, jumping, twin_broker, until
 
 ANN = Principal("ann", tenant="acme")
 CATCH = "const tried = (name, args) => callTool(name, args).catch((error) => error.code);\n"
@@ -165,6 +170,47 @@ async def test_the_result_of_a_failed_script_lists_which_calls_took_effect() -> 
     ]
 
 
+# -- how a call ended ------------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_after_the_handler_was_started_is_a_failure() -> None:
+    async def too_late(call: ToolCall, call_next: Any) -> Any:
+        await call_next(call)
+        raise AccessDeniedError("not you")
+
+    async def at_once(call: ToolCall, call_next: Any) -> Any:
+        raise AccessDeniedError("not you")
+
+    async with twin_broker() as broker:
+        for name, middleware in {"late": too_late, "early": at_once}.items():
+            broker.tool(name, effect="read", middleware=[middleware])(said)
+        calls = (await broker.execute(CATCH + "await tried('late', {}); await tried('early', {})")).calls
+    assert [(call.name, call.outcome, call.error and call.error.code) for call in calls] == [
+        ("late", "failed", "ACCESS_DENIED"),
+        ("early", "denied", "ACCESS_DENIED"),
+    ]
+
+
+async def said() -> str:
+    return "done"
+
+
+@jumping
+@pytest.mark.parametrize(("effect", "outcome"), [("read", "failed"), ("idempotent", "unknown"), ("write", "unknown")])
+@pytest.mark.parametrize("middleware", [[], [Timeout(1.0)]], ids=["tool_timeout", "Timeout"])
+async def test_nobody_knows_what_a_call_without_time_did_unless_it_only_reads(
+    effect: Effect, outcome: str, middleware: list[Any]
+) -> None:
+    async with twin_broker(limits=SessionLimits(tool_timeout=2)) as broker:
+
+        @broker.tool("hang", effect=effect, middleware=middleware)
+        async def hang() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        (call,) = (await broker.execute(CATCH + "await tried('hang', {})")).calls
+    assert (call.outcome, call.error and call.error.code) == (outcome, "TOOL_TIMEOUT")
+
+
 # -- state_at --------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +255,33 @@ async def test_state_at_of_a_session_that_only_its_host_used() -> None:
         await broker.execute_tool_call(session.id, {"name": "orders:get", "args": {"id": 1}})
         last = await session.state_at(events_of(session)[-1].seq)
         assert (last.state, last.result, last.calls[0].outcome) == ("starting", None, "done")
+
+
+async def test_the_result_of_an_execution_has_no_calls_that_came_after_its_end() -> None:
+    async with twin_broker() as broker, await tools(broker).create_session() as session:
+        result = await session.execute("await callTool('orders:get', {id: 1}); return 7")
+        await broker.execute_tool_call(session.id, {"name": "orders:get", "args": {"id": 2}})
+        last = await session.state_at(events_of(session)[-1].seq)
+        assert (len(last.calls), last.result) == (2, result)
+        assert await session.wait() == result
+
+
+async def test_state_at_the_end_of_a_closed_session_agrees_with_its_history() -> None:
+    async with twin_broker() as broker:
+
+        @broker.tool("hang")
+        async def hang() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        async with await broker.create_session() as session:
+            call = asyncio.ensure_future(broker.execute_tool_call(session.id, {"name": "hang", "args": {}}))
+            await until(lambda: any(each.started for each in session.history()))
+        await asyncio.wait({call})
+        last = events_of(session)[-1].seq
+        assert [each.outcome for each in session.history()] == ["unknown"]
+        assert (await session.state_at(last)).calls == session.history()
+        assert [each.outcome for each in (await session.state_at(last - 1)).calls] == ["waiting"]
+        assert call.exception() is not None
 
 
 @pytest.mark.parametrize("seq", [0, -1, 99, True, 1.0, "1"])

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from enclave_broker import AccessController, Broker, Principal, RateLimit, RateLimiter, Rule, SessionLimits, ToolError
+from enclave_broker import (
+    AccessController,
+    AccessDeniedError,
+    Broker,
+    Principal,
+    RateLimit,
+    RateLimiter,
+    Rule,
+    SessionLimits,
+    ToolCall,
+    ToolError,
+)
 from tests.broker.sessions.support import twin_broker, until
 
 BOB = Principal("bob", tenant="acme", roles=frozenset({"support"}))
@@ -77,6 +88,23 @@ async def test_a_failure_and_a_refusal_have_their_code_and_what_decided(audit: p
     assert denied.rule.startswith("access: wait")
     assert (unknown.outcome, unknown.error_code, unknown.route) == ("denied", "UNKNOWN_TOOL", None)
     assert (unknown.tool, unknown.rule) == ("no:such", "route")
+
+
+async def test_the_outcome_in_a_record_is_that_of_history(audit: pytest.LogCaptureFixture) -> None:
+    async def too_late(call: ToolCall, call_next: Any) -> Any:
+        await call_next(call)
+        raise AccessDeniedError("not you")
+
+    async with twin_broker(limits=SessionLimits(tool_timeout=0.05)) as broker:
+        add_tools(broker)
+
+        @broker.tool("late", middleware=[too_late])
+        async def late() -> None: ...
+
+        result = await broker.execute("for (const name of ['wait', 'late']) await callTool(name, {}).catch(() => 0)")
+    found = [("unknown", "TOOL_TIMEOUT"), ("failed", "ACCESS_DENIED")]
+    assert [(call.outcome, call.error and call.error.code) for call in result.calls] == found
+    assert [(record.outcome, record.error_code) for record in records(audit)] == found
 
 
 async def test_no_value_of_a_call_is_in_its_record(audit: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -108,6 +110,46 @@ def test_nearest_names_are_at_most_three_of_those_given(name: str, names: list[s
     found = nearest(name, names)
     assert len(found) <= 3
     assert set(found) <= set(names)
+
+
+def test_a_near_name_is_found_among_many() -> None:
+    names = [f"{space}:{verb}_item_{at}" for at in range(40) for space in ("stock", "order") for verb in ("get", "put")]
+    assert nearest("ordre:gte_item_7", names)[0] == "order:get_item_7"
+
+
+def test_a_near_name_that_may_not_be_told_makes_room_for_others() -> None:
+    names = ["orders:search", "orders:searchAll", "orders:serch"]
+    assert nearest("orders:sarch", names, lambda name: name != "orders:search") == ["orders:serch", "orders:searchAll"]
+    assert nearest("Orders:Search", names) == ["orders:search"]
+    assert nearest("Orders:Search", names, lambda name: name != "orders:search") == ["orders:searchAll", "orders:serch"]
+    assert nearest("orders:sarch", names, lambda _: False) == []
+
+
+def test_only_so_many_characters_are_compared_whatever_names_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    wanted = ""
+
+    class Counting(difflib.SequenceMatcher[str]):
+        def set_seq1(self, a: Sequence[str]) -> None:
+            compared.append(len(a) * len(wanted))
+            super().set_seq1(a)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Counting)
+    for size in (8, 31, 80, 232):
+        compared.clear()
+        wanted = ("ba" * size)[:size]
+        nearest(wanted, [f"{'ab' * size}"[: size - 4] + f"{at:04}" for at in range(2_000)])
+        assert sum(compared) <= 24_000
+        assert any(compared) == (size <= 80)
+
+
+def test_a_name_is_not_asked_about_unless_it_is_near() -> None:
+    asked: list[str] = []
+    names = [f"n{at}:list" for at in range(2_000)]
+    nearest("weather", names, lambda name: bool(asked.append(name)))
+    assert asked == []
+    nearest("list", names, lambda name: bool(asked.append(name)))
+    assert len(asked) <= 130
 
 
 @pytest.mark.timeout(10)

@@ -1,7 +1,7 @@
 """JSON values as access rules compare them: by kind first, then by value.
 
-A boolean is no number: 1 is not True. Whole numbers and fractions are one kind, as in JSON: 1 is 1.0. So are Decimal and
-Fraction, which a tool may have for them; a float is for a Decimal what it is written as, 0.1. NaN is of no kind.
+A boolean is no number: 1 is not True. Whole numbers and fractions are one kind, as in JSON: 1 is 1.0. So are Decimal
+and Fraction, which a tool may have for them; to a Decimal a float is what it is written as, 0.1. NaN is of no kind.
 Owns what a rule may be compared with, and nothing about rules.
 """
 

@@ -22,6 +22,7 @@ _MAX_NUMBER_CHARACTERS = 100
 # libyaml, where it is there, is several times as fast.
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
+_UNQUOTED = re.compile(r"\bpattern: *[\[{]")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _tag_of: Any = cast("Any", Resolver()).resolve
 _STRINGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"}
@@ -66,9 +67,10 @@ def read_yaml(data: bytes) -> Node:
         mark = error.problem_mark or error.context_mark
         lines = text.rstrip().count("\n") + 1  # what isn't closed is missed behind the last line
         what = " ".join(filter(None, (error.problem, error.context)))
-        if "alias" in what:
-            what += ": a pattern that begins with * stands in quotes"
-        raise LineError(min(mark.line + 1, lines) if mark else 1, what) from None
+        line = min(mark.line + 1, lines) if mark else 1
+        if "alias" in what or _UNQUOTED.search(text.splitlines()[line - 1] if text else ""):
+            what += ": a pattern that begins with *, { or [ stands in quotes"
+        raise LineError(line, what) from None
 
 
 class _Document:

@@ -10,21 +10,23 @@ policies are further steps here; nothing else may start a handler. calls/runner.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from enclave_broker.broker.calls.around import Around
-from enclave_broker.broker.calls.call import Call, CallState, Later
+from enclave_broker.broker.calls.call import Call, Caller, CallState, Later
 from enclave_broker.broker.calls.handler import Handler, start_of
 from enclave_broker.broker.calls.middleware.compose import Middleware
 from enclave_broker.broker.calls.policy import Policy
 from enclave_broker.broker.calls.secrets import Secrets
 from enclave_broker.broker.tools.catalog import Catalog
 from enclave_broker.broker.tools.names import nearest
-from enclave_broker.broker.tools.routes import unknown_tool
+from enclave_broker.broker.tools.routes import RouteTable, unknown_tool
 from enclave_broker.broker.tools.threads import HandlerThreads
+from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.broker.wheel import Wheel
 from enclave_broker.types.errors import ToolNotAllowedError, UnknownToolError
 
@@ -152,18 +154,18 @@ def compose(
 class _Route:
     """The tool that takes calls of this name, which is never normalised; what is no name leads nowhere.
 
-    A refusal says what the caller may call instead: only names that are allowed to it and that no rule denies.
+    A refusal says what the caller may call instead: only names and patterns that it may call as far as a name tells.
     """
 
     def __init__(self, catalog: Catalog, policy: Policy) -> None:
         self._catalog = catalog
         self._policy = policy
+        self._allowed: WeakKeyDictionary[Caller, tuple[RouteTable, list[str]]] = WeakKeyDictionary()
 
     def __call__(self, call: Call) -> None:
         call.tool = self._catalog.find(call.name)
         if call.tool is None:
-            names = [name for name in self._catalog.names() if call.caller.allows(name)]
-            near = [name for name in nearest(call.name, names) if self._policy.may_know(call, name)]
+            near = nearest(call.name, self._allowed_to(call.caller), partial(self._may_know, call))
             error = unknown_tool(call.name, near)
             raise error if near else UnknownToolError(error.message + self._offer(call))
 
@@ -173,16 +175,32 @@ class _Route:
 
     def _offer(self, call: Call) -> str:
         """What the caller may call instead, as the end of a message."""
-        names = islice((name for name in self._catalog.names() if call.caller.allows(name)), _MAX_ASKED)
         offered: list[str] = []
-        for name in names:
-            if not self._policy.may_know(call, name):
+        for name in self._allowed_to(call.caller):
+            if not self._may_know(call, name):
                 continue
             if len(offered) == _MAX_OFFERED or sum(map(len, offered)) + len(name) > _MAX_OFFERED_CHARACTERS:
                 offered.append("…")
                 break
             offered.append(name)
+        if not offered and any(name != example for name, (example, _) in self._examples().items()):
+            return ""  # what else a pattern takes isn't known
         return f"; this session may call {', '.join(offered) or 'no tool'}"
+
+    def _examples(self) -> Mapping[str, tuple[str, Tool]]:
+        return self._catalog.router.table.examples
+
+    def _may_know(self, call: Call, pattern: str) -> bool:
+        return self._policy.may_know(call, *self._examples()[pattern])
+
+    def _allowed_to(self, caller: Caller) -> list[str]:
+        """Names and patterns that are on a caller's allow-list; looked for once, since either may have thousands."""
+        table = self._catalog.router.table
+        known = self._allowed.get(caller)
+        if known is None or known[0] is not table:
+            allowed = (pattern for pattern, (name, _) in table.examples.items() if caller.allows(name))
+            known = self._allowed[caller] = table, list(islice(allowed, _MAX_ASKED))
+        return known[1]
 
 
 def _validate(call: Call) -> None:

@@ -18,11 +18,12 @@ from enclave_broker.broker.calls.access import AccessController, Decision, Rule
 from enclave_broker.broker.calls.asked import hash_of
 from enclave_broker.broker.calls.call import Call, Later
 from enclave_broker.broker.calls.rate_limit import LimitDecision, RateLimiter, charge_id_of, refusal
+from enclave_broker.broker.tools.tool import Tool
 from enclave_broker.types.calls import ToolCall
 from enclave_broker.types.errors import AccessDeniedError, ConfigurationError
 from enclave_broker.types.principal import Principal
 
-__all__ = ["AsksPeople", "ContextResolver", "Policy", "checked_policy", "facts_of"]
+__all__ = ["AsksPeople", "ContextResolver", "Policy", "checked_policy", "facts_about", "facts_of", "may_call"]
 
 ContextResolver = Callable[[Principal], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Facts about whoever asks, from the host: asked once a call, where there are rules."""
@@ -60,14 +61,11 @@ class Policy:
         self._context = context
         self._releasing: set[asyncio.Future[bool]] = set()
 
-    def may_know(self, call: Call, name: str) -> bool:
-        """Whether the caller may hear of a tool: it is on its allow-list, and no rule denies it by its name."""
-        if not call.caller.allows(name):
-            return False
-        if self._access is None or call.facts is None:
-            return self._access is None
-        decision = self._access.decide_name(name, call.facts)
-        return decision is None or decision.verdict != "deny"
+    def may_know(self, call: Call, name: str, tool: Tool) -> bool:
+        """Whether the caller may hear of a tool: `may_call` says so, and its allow-list."""
+        return call.caller.allows(name) and may_call(
+            self._access, call.facts, call.caller.principal, name, requires_auth=tool.requires_auth
+        )
 
     def by_name(self, call: Call) -> Awaitable[None] | None:
         """Before the arguments are looked at, so that nobody learns a forbidden tool's schema."""
@@ -104,7 +102,7 @@ class Policy:
         except TimeoutError as error:
             if not timer.expired():
                 raise
-            log.error("tool %s: context= has given no facts within %g s", call.name, FACTS_SECONDS)  # noqa: TRY400
+            log.error("tool %s: context= has given no facts within %g s", call.name, FACTS_SECONDS)
             raise AccessDeniedError(f"tool {call.name!r}: the facts about whoever asks can't be had") from error
         call.facts = facts_of(call.caller.principal, facts, call.caller.context)
 
@@ -209,6 +207,26 @@ def _counted(call: Call, limiter: RateLimiter) -> ToolCall:
     return asked.replace(args=tool.arguments(call.validated)) if limiter.asks(call.name, tool.rate_limit) else asked
 
 
+def may_call(
+    access: AccessController | None,
+    facts: Mapping[str, Any] | None,
+    principal: Principal,
+    name: str,
+    *,
+    requires_auth: bool,
+) -> bool:
+    """Whether somebody may call a tool, as far as its name tells; whoever may not learns nothing of it.
+
+    With facts of None, which aren't known, nobody may where there are rules.
+    """
+    if requires_auth and principal.is_anonymous:
+        return False
+    if access is None or facts is None:
+        return access is None
+    decision = access.decide_name(name, facts)
+    return decision is None or decision.verdict != "deny"
+
+
 def _check_room(call: Call, decision: LimitDecision) -> None:
     """Raises RateLimitError, after history knows which limit it was."""
     if not decision.allowed:
@@ -231,6 +249,19 @@ def checked_policy(access: object, limiter: object, context: object) -> RateLimi
 def _facts(call: Call) -> Mapping[str, Any]:
     assert call.facts is not None
     return call.facts
+
+
+async def facts_about(
+    resolver: ContextResolver | None, principal: Principal, context: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """`facts_of` with what the host's resolver says. Raises what that raises, TimeoutError, ConfigurationError."""
+    if resolver is None:
+        return facts_of(principal, _NO_FACTS, context)
+    found = resolver(principal)
+    if inspect.isawaitable(found):
+        async with asyncio.timeout(FACTS_SECONDS):
+            found = await found
+    return facts_of(principal, found, context)
 
 
 def facts_of(principal: Principal, found: object, context: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,8 @@ __all__ = ["LEFT_OUT", "Reading", "ShownArguments"]
 LARGE_BYTES = 32_768
 """Larger JSON that may hold something is hidden as a whole: to look through it would hold up the loop."""
 LOOKED_BYTES = 256 << 10
-"""So much is looked through in one reading; what comes after that and may hold something is hidden as a whole."""
+"""So much of arguments, and of errors, is looked through in one reading; what comes after that and may hold something
+is hidden as a whole."""
 SHOWN_BYTES = 8 << 20
 """So much is shown in one reading at all."""
 LEFT_OUT = "[left out]"
@@ -62,7 +63,7 @@ class Reading:
         self._shown = shown
         self._redacts: dict[str, tuple[Redact, ...]] = {}
         self._to_show = SHOWN_BYTES
-        self._to_look = LOOKED_BYTES
+        self._to_look = {"arguments": LOOKED_BYTES, "details": LOOKED_BYTES}
 
     def args(self, name: str, text: bytes) -> dict[str, Any]:
         """The arguments of a call of this tool, given their JSON text."""
@@ -78,7 +79,7 @@ class Reading:
             message, details = _without_reasons(message, details, redacts)
         if details is not None:
             details = self._json(msgspec.json.encode(details), redacts, "details")
-        if redacts and not self._looks(len(message)):
+        if redacts and not self._looks(len(message), "details"):
             message = REDACTED
         for redact in redacts:
             message = redact.text(message)
@@ -96,18 +97,18 @@ class Reading:
         self._to_show -= len(text)
         if may_hold_sensitive(text):
             redacts = (*redacts, _sensitive)
-        if redacts and not self._looks(len(text)):
+        if redacts and not self._looks(len(text), what):
             return {REDACTED: f"{len(text)} bytes of {what}"}
         value = msgspec.json.decode(text)
         for redact in redacts:
             value = redact.value(value)
         return value
 
-    def _looks(self, size: int) -> bool:
+    def _looks(self, size: int, what: str) -> bool:
         """Whether so many bytes may be looked through."""
-        if size > min(LARGE_BYTES, self._to_look):
+        if size > min(LARGE_BYTES, self._to_look[what]):
             return False
-        self._to_look -= size
+        self._to_look[what] -= size
         return True
 
 

@@ -10,8 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enclave_broker.broker.broker import Broker
+from enclave_broker.broker.calls.policy import facts_about, may_call
 from enclave_broker.broker.http.docs_page import DOCS_HEADERS, docs_page
 from enclave_broker.broker.http.errors import HttpError, json_response
+from enclave_broker.broker.http.gate import admitted
 from enclave_broker.broker.http.openapi import openapi_document
 from enclave_broker.broker.tools.tool import Tool
 
@@ -29,15 +31,21 @@ class Actions:
         self._made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     async def actions(self, request: Request) -> Response:
-        """The catalog. `version` is another one exactly if an action is."""
-        actions = [_action(tool) for tool in self._broker.tools if not tool.is_pattern]
+        """The tools that whoever asks may call, as far as a name tells. `version` is that of the whole catalog."""
+        broker, principal = self._broker, admitted(request).principal
+        facts = None if broker.access is None else await facts_about(broker.context, principal, {})
+        actions = [
+            _action(tool)
+            for tool in broker.tools
+            if not tool.is_pattern
+            and may_call(broker.access, facts, principal, tool.name, requires_auth=tool.requires_auth)
+        ]
         count = Counter(action["service"] for action in actions)
         services = [
             {"name": name, "specUrl": "", "lastUpdated": self._made, "actionCount": number}
             for name, number in sorted(count.items())
         ]
-        version = self._broker.catalog_version
-        return json_response({"actions": actions, "services": services, "version": version})
+        return json_response({"actions": actions, "services": services, "version": broker.catalog_version})
 
     async def healthz(self, request: Request) -> Response:
         """The process answers."""

@@ -11,7 +11,9 @@ _MODULES = "scripts load no modules: they have the language and the tools"
 _PROCESS = "scripts have no process, environment or files: whatever is outside is a tool"
 _BROWSER = "scripts run in no browser: they have the language and the tools"
 _TIMERS = "setTimeout, setInterval and sleep(ms) are there"
+_TOOLS = "tools are called as tools.NAMESPACE.NAME({...})"
 _HINTS = {
+    **dict.fromkeys(["tool", "Tool", "Tools", "TOOLS"], _TOOLS),
     **dict.fromkeys(["fetch", "XMLHttpRequest", "WebSocket", "EventSource", "axios", "Headers", "Request"], _NETWORK),
     **dict.fromkeys(["require", "module", "exports", "define", "importScripts"], _MODULES),
     **dict.fromkeys(["process", "fs", "path", "os", "Deno", "Bun", "Buffer", "__dirname", "__filename"], _PROCESS),

@@ -29,6 +29,7 @@ _MAX_LISTED_EXPANDED = 1_024  # characters of those, of all ways through their b
 _LITERALS = frozenset(string.ascii_letters + string.digits + "_.:/@-")
 _ESCAPABLE = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
+_FEW = 4  # patterns that are as quickly tried as looked up
 _MAX_SHOWN = 80  # characters of a pattern in a message
 _MAX_DEPTH = 8  # braces in braces
 
@@ -61,7 +62,7 @@ class Glob:
     """What every name that fits begins with, as far as the pattern says it before its first special character."""
     exact: bool = field(compare=False)
     """Whether only the name `literal_prefix` fits."""
-    _regex: re.Pattern[str] | None = field(compare=False, repr=False)
+    _regex: re.Pattern[str] | _Listed | None = field(compare=False, repr=False)
 
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` fits. Any string may be asked; the grammar of names is checked elsewhere."""
@@ -76,8 +77,25 @@ class Glob:
         """One for each way through the braces: a name that fits the pattern has one of these shapes."""
         return tuple(map(_shape, _Parser(self.pattern).parse()))
 
+    @cached_property
+    def example(self) -> str:
+        """A text that fits."""
+        if self.exact:
+            return self.literal_prefix
+        return "".join(map(_one, _Parser(self.pattern).parse()[0]))
+
     def __str__(self) -> str:
         return self.pattern
+
+
+class _Listed(NamedTuple):
+    """What fits one of many names or beginnings, found at once."""
+
+    names: frozenset[str]
+    beginnings: tuple[str, ...]
+
+    def fullmatch(self, name: str) -> str | None:
+        return name if name in self.names or name.startswith(self.beginnings) else None
 
 
 def compile_glob(pattern: str) -> Glob:
@@ -91,7 +109,7 @@ def compile_glob(pattern: str) -> Glob:
 
 
 def compile_globs(patterns: Collection[str] | None) -> tuple[Glob, ...] | None:
-    """Those of an allow-list; None, for no list, stays None.
+    """Those of an allow-list, many names as one; None, for no list, stays None.
 
     A list may come from outside, so that what it costs is bounded as a whole; a thousand names are within that.
     Raises ConfigurationError.
@@ -116,7 +134,19 @@ def compile_globs(patterns: Collection[str] | None) -> tuple[Glob, ...] | None:
             budget -= max(len(pattern), _size(ways))
             glob = _compile(pattern, ways)
         globs.append(glob)
-    return tuple(globs)
+    return tuple(globs) if len(globs) <= _FEW else _joined(globs)
+
+
+def _joined(globs: list[Glob]) -> tuple[Glob, ...]:
+    """The same with names and beginnings in one, which a call then asks instead of each."""
+    plain: list[Glob] = []
+    others: list[Glob] = []
+    for glob in globs:
+        (plain if _plain(glob.pattern) else others).append(glob)
+    names = frozenset(glob.literal_prefix for glob in plain if glob.exact)
+    beginnings = tuple(dict.fromkeys(glob.literal_prefix for glob in plain if not glob.exact))
+    pattern = f"{{{','.join(glob.pattern for glob in plain)}}}"
+    return (Glob(pattern, "", exact=False, _regex=_Listed(names, beginnings)), *others)
 
 
 def _plain(pattern: str) -> Glob | None:
@@ -166,6 +196,13 @@ def _literal_prefix(pattern: str) -> tuple[str, bool]:
             return "".join(prefix), False
         prefix.append(next(characters) if character == "\\" else character)
     return "".join(prefix), True
+
+
+def _one(token: str) -> str:
+    """A character that fits the token."""
+    if len(token) == 1 or token[0] == "\\":
+        return "x" if token == _STAR else token[-1]
+    return next(filter(re.compile(token).fullmatch, "x" + string.printable + "é"))
 
 
 def _shape(way: Tokens) -> Shape:

@@ -32,6 +32,8 @@ class RoutesChanged(NamedTuple):
     added: tuple[str, ...]
     """Names and patterns."""
     removed: tuple[str, ...]
+    need_auth: frozenset[str] = frozenset()
+    """Those of both that refuse whoever is anonymous."""
 
 
 class Router:
@@ -180,9 +182,11 @@ class Router:
             removed = tuple(pattern for pattern in removed if pattern in self._table)
             if not removed and not added:
                 return False
-            self._table = self._table.changed(removed, added)
+            before, self._table = self._table, self._table.changed(removed, added)
             self._version += 1
-            told = RoutesChanged(self._version, tuple(route.pattern for route in added), removed)
+            changed = [*added, *(route for route in before if route.pattern in removed)] if removed else added
+            need_auth = frozenset(route.pattern for route in changed if route.requires_auth)
+            told = RoutesChanged(self._version, tuple(route.pattern for route in added), removed, need_auth)
         for listener in self._listeners:
             try:
                 listener(told)

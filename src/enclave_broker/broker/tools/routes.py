@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from enclave_broker.broker.tools.glob_index import GlobIndex
@@ -128,6 +129,19 @@ class RouteTable:
             added.append(route)
         same_patterns = all(route.glob.exact for route in gone + added)
         return RouteTable(routes, self._index if same_patterns else None)
+
+    @cached_property
+    def examples(self) -> Mapping[str, tuple[str, Tool]]:
+        """What there is to be called, names and patterns in order: each with a name that it takes, and its tool.
+
+        Without patterns of which no name is known that would lead to them.
+        """
+        found: dict[str, tuple[str, Tool]] = {}
+        for pattern, route in sorted(self._routes.items()):
+            name = route.glob.example
+            if route.glob.exact or self.match(name) is route:
+                found[pattern] = name, route.tool
+        return found
 
     def names(self) -> list[str]:
         """The exact names, in order."""

@@ -93,6 +93,8 @@ async def test_more_than_may_wait_are_refused_at_once() -> None:
     assert isinstance(error, ToolError)
     assert error.code == "OVERLOADED"
     assert "users:get" in error.message
+    assert "try again in 1 s" in error.message
+    assert error.details == [{"type": "retry_info", "retryDelayMs": 1_000}]
     tasks[1].cancel()
     await turns()
     tasks.append(await spawn(invoke, a_call(id="c_4")))

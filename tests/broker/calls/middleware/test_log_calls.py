@@ -122,6 +122,14 @@ async def test_arguments_that_are_asked_for_are_redacted(written: Written) -> No
 
 
 @jumping
+async def test_names_are_sensitive_word_by_word_as_in_history(written: Written) -> None:
+    args = {"accessToken": "canary1", "x-api-key": "canary2", "userPin": 1234, "max_tokens": 5, "shipping": "fast"}
+    await around(Handler(1), LogCalls(written.logger, args=True))(a_call(args=args))
+    hidden = '"accessToken":"[redacted]","x-api-key":"[redacted]","userPin":"[redacted]"'
+    assert only(written).__dict__["arguments"] == f'{{{hidden},"max_tokens":5,"shipping":"fast"}}'
+
+
+@jumping
 async def test_long_arguments_are_cut_and_very_long_ones_left_out(written: Written) -> None:
     invoke = around(Handler(1), LogCalls(written.logger, args=True))
     await invoke(a_call(args={"q": "x" * 10_000}))

@@ -17,7 +17,7 @@ from enclave_broker.broker.calls.middleware.compose import CallNext
 from enclave_broker.broker.calls.middleware.concurrency_limit import OVERLOADED
 from enclave_broker.broker.calls.middleware.options import check_count, failure_codes, is_failure
 from enclave_broker.types.calls import ToolCall
-from enclave_broker.types.errors import RESERVED_CODES, ToolError
+from enclave_broker.types.errors import RESERVED_CODES, ToolError, retry_info
 from enclave_broker.types.limits import seconds
 
 __all__ = ["CIRCUIT_OPEN", "Circuit", "CircuitBreaker"]
@@ -158,9 +158,9 @@ class CircuitBreaker:
 
 
 def _refusal(call: ToolCall, retry_after: float) -> ToolError:
-    when = f"in {math.ceil(retry_after)} s" if retry_after else "in a moment"
+    seconds = max(1, math.ceil(retry_after))  # how long a probe takes that is under way nobody knows
     return ToolError(
-        f"tool {call.name!r} keeps failing and is not called for now; try again {when}",
+        f"tool {call.name!r} keeps failing and is not called for now; try again in {seconds} s",
         code=CIRCUIT_OPEN,
-        details={"type": "retry_info", "retryDelayMs": math.ceil(retry_after * 1000)},
+        details=retry_info(seconds),
     )

@@ -11,12 +11,14 @@ from typing import Any
 from enclave_broker.broker.calls.middleware.compose import CallNext
 from enclave_broker.broker.calls.middleware.options import check_count
 from enclave_broker.types.calls import ToolCall
-from enclave_broker.types.errors import ConfigurationError, ToolError
+from enclave_broker.types.errors import ConfigurationError, ToolError, retry_info
 
 __all__ = ["OVERLOADED", "ConcurrencyLimit"]
 
 OVERLOADED = "OVERLOADED"
 """The code of the ToolError that refuses a call when too many wait."""
+
+_RETRY_SECONDS = 1.0  # a guess: when places become free depends on the handlers
 
 
 class _Gate:
@@ -33,9 +35,9 @@ class ConcurrencyLimit:
     """Lets `n` calls through at once, counted in this process: of all that pass here, or with `per_tool` of each name.
 
     Others wait, first come, first served, as long as their own deadlines let them; when `max_waiting` wait already, a
-    call is refused by a ToolError of code OVERLOADED. Cancelling is safe: who waits gives up its turn, who runs its
-    place. A handler that makes a call through the same limit waits for a place while it holds one: with all places so
-    taken, they wait until their deadlines.
+    call is refused by a ToolError of code OVERLOADED, whose `details` ask to wait for 1 s. Cancelling is safe: who
+    waits gives up its turn, who runs its place. A handler that makes a call through the same limit waits for a place
+    while it holds one: with all places so taken, they wait until their deadlines.
     """
 
     def __init__(self, n: int, *, per_tool: bool = False, max_waiting: int = 1_000) -> None:
@@ -55,7 +57,8 @@ class ConcurrencyLimit:
         if gate is None:
             gate = self._gates[key] = _Gate(self._n)
         if gate.users >= self._most:
-            raise ToolError(f"too many calls wait for tool {call.name!r} already; try again later", code=OVERLOADED)
+            message = f"too many calls wait for tool {call.name!r} already; try again in {_RETRY_SECONDS:g} s"
+            raise ToolError(message, code=OVERLOADED, details=retry_info(_RETRY_SECONDS))
         gate.users += 1
         try:
             async with gate.places:
