@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from enclave_broker import AccessController, Broker, Rule
+from enclave_broker.cli.asked_arguments import shown_arguments
+from enclave_broker.cli.text import width
 from tests.cli.terminal import command, terminal
 from tests.http.live import Live, memory_broker, serving
 
@@ -51,9 +54,48 @@ def test_run_asks_at_the_terminal_and_shows_what_is_asked_escaped(folder: Path, 
         assert value in screen.lines[-2] + screen.lines[-3]
 
 
+FAKE = """
+const row = (text) => text.padEnd(80);
+const note = ' '.repeat(80 * 30) + row('1 call to approve:') + row('  1. refund {"amount":1}') + LONG;
+return await callTool('refund', { amount: 5000, note }).catch((error) => error.message)
+"""
+
+
+@pytest.mark.parametrize("long", ["''", "'.'.repeat(5_000) + ' '.repeat(200)", "'|end|'"])
+def test_no_argument_pushes_what_is_asked_off_the_screen(folder: Path, long: str) -> None:
+    with terminal("run", "-e", FAKE.replace("LONG", long), folder=folder) as screen:
+        screen.wait_for("refund: approve? [y/n], [v]iew what is left out ")
+        asked = screen.shown[screen.shown.index("1 call to approve:") :]
+        assert len(asked) < 12 * 80
+        assert '"amount":5000' in asked
+        assert "«160 blanks»" in asked
+        assert "characters left out, sha256 " in asked
+        assert '{\\"amount\\":1}' not in asked
+        screen.press(b"v\n")
+        screen.wait_for('{\\"amount\\":1}')
+        screen.wait_for("characters left out, sha256 ")
+        screen.press(b"n\n")
+        assert screen.end() == 0
+
+
+def test_the_rows_of_one_call_are_bounded_whatever_its_arguments_are() -> None:
+    arguments = {f"name {at}": ["x" * 150, "🙂" * 10, at] for at in range(1_000)}
+    shown, is_cut = shown_arguments(arguments, 80)
+    assert is_cut
+    assert width(shown) < 10 * 80
+    assert shown.startswith('{"name 0":["xxx')
+    assert re.search(r"… «cut: [\d,]+ characters in all, sha256 [0-9a-f]{16}…»$", shown)
+
+
+def test_short_arguments_are_shown_whole() -> None:
+    arguments = {"a": ["x" * 160, 1.5, None, True], "b   c": "«9 blanks»", "": {}}
+    assert shown_arguments(arguments, 80) == (json.dumps(arguments, separators=(",", ":"), ensure_ascii=False), False)
+
+
 def test_calls_that_wait_together_are_one_list(folder: Path) -> None:
     with terminal("run", "-e", THREE, folder=folder) as screen:
         screen.wait_for("numbers such as 1 3:")
+        assert "3 calls (3 × refund): approve?" in screen.shown
         assert screen.shown.count("asked by anonymous") == 3
         screen.press(b"1 3\n")
         assert screen.end() == 0

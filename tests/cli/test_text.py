@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 
 import pytest
@@ -11,6 +12,23 @@ from enclave_broker.cli.text import cut, duration, excerpt, inline, json_text, s
 
 ANY_TEXT = st.text(st.characters(codec=None))
 """Lone surrogates, too."""
+
+
+INVISIBLE = "\u200b\u200d\u00ad\u2060\ufeff\U000e0041\u3164\u180e\u115f\u1160\uffa0\u2800\u034f\ufe0f\U000e0101"
+
+
+@pytest.mark.parametrize("character", INVISIBLE)
+def test_a_character_that_shows_nothing_is_escaped(character: str) -> None:
+    for shown in (visible(f"a{character}b"), inline(f"a{character}b"), json_text(f"a{character}b")):
+        assert character not in shown
+        assert shown.isascii()
+    assert json.loads(json_text(character)) == character
+
+
+def test_every_format_character_is_escaped() -> None:
+    formats = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"]
+    assert formats
+    assert [character for character in formats if inline(character) == character] == []
 
 
 @given(ANY_TEXT)
@@ -29,7 +47,7 @@ def test_escaped_json_is_the_same_value(text: str) -> None:
 
 @given(ANY_TEXT)
 def test_plain_text_is_shown_as_it_is(text: str) -> None:
-    plain = "".join(c for c in text if c.isprintable())
+    plain = "".join(c for c in text if c.isprintable() and c not in INVISIBLE and unicodedata.category(c) != "Mn")
     assert inline(plain) == plain
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -61,7 +62,10 @@ def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "r1", **ch
 
 
 class JwksServer:
-    """`body` is what it answers; `asked` counts. `gate`, while it isn't set, holds answers back."""
+    """`body` is what it answers; `asked` counts. `gate`, while it isn't set, holds answers back.
+
+    While `drips`, an answer's head comes byte by byte and has no end.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/jwks"
@@ -69,6 +73,7 @@ class JwksServer:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.asked = 0
+        self.drips = False
         self.gate = threading.Event()
         self.gate.set()
 
@@ -79,6 +84,10 @@ def jwks_server() -> Generator[JwksServer]:
         def do_GET(self) -> None:
             served.asked += 1
             served.gate.wait(20)
+            with contextlib.suppress(OSError):  # the client has gone
+                while served.drips:
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
             self.send_response(served.status)
             for name, value in served.headers.items():
                 self.send_header(name, value)

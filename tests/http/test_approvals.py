@@ -29,6 +29,11 @@ KEYS = {
     "bea": Principal("bea", tenant="acme", roles=frozenset({"supervisor"})),
     "eve": Principal("eve", tenant="other", roles=frozenset({"supervisor"})),
     "nat": Principal("nat"),
+    "nell": Principal("nell"),
+    "max": Principal("max", roles=frozenset({"supervisor"})),
+    "ned": Principal("ned", tenant=""),
+    "neil": Principal("neil", tenant=""),
+    "mia": Principal("mia", tenant="", roles=frozenset({"supervisor"})),
 }
 REFUND = "return await callTool('refund', {amount: 5}).catch((error) => [error.code, error.message])"
 PING = "return await callTool('ping', {})"
@@ -132,10 +137,45 @@ def test_who_may_see_and_who_may_decide(live: Live) -> None:
 def test_without_approvers_anybody_else_of_the_tenant_may_decide(live: Live) -> None:
     with live.streaming(PING, headers=key("ann")) as stream:
         (id,) = pending(live)
-        assert [len(listed(live, who)) for who in KEYS] == [0, 1, 1, 0, 0]
+        assert [who for who in KEYS if listed(live, who)] == ["bob", "bea"]
         assert refusal(decide(live, "ann", id)) == (403, "FORBIDDEN")
         assert decide(live, "bob", id).status_code == 200
         assert stream.next("final")["payload"]["result"] == "pong"
+
+
+@pytest.mark.parametrize(("who", "others", "boss"), [("nat", ["nell", "ned"], "max"), ("ned", ["neil", "nat"], "mia")])
+def test_without_a_tenant_nobody_decides_or_sees_what_others_ask_but_a_named_approver(
+    live: Live, who: str, others: list[str], boss: str
+) -> None:
+    with live.streaming(PING, headers=key(who)) as ping, live.streaming(REFUND, headers=key(who)) as refund:
+        of_ping, of_refund = pending(live, 2)
+        for other in [who, *others]:
+            assert listed(live, other) == []
+        unknown = live.client.get("/approvals/a_unknown", headers=key(who))
+        for other in [*others, boss]:
+            assert live.client.get(f"/approvals/{of_ping}", headers=key(other)).content == unknown.content
+            assert decide(live, other, of_ping).content == unknown.content
+        assert live.client.get(f"/approvals/{of_ping}", headers=key(who)).json()["state"] == "pending"
+        assert refusal(decide(live, who, of_ping)) == (403, "FORBIDDEN")
+        live.call(lambda: live.broker.approvals.approve(of_ping, by=KEYS["nell"]))  # the host knows best
+        assert ping.next("final")["payload"]["result"] == "pong"
+        assert [row["approvalId"] for row in listed(live, boss)] == [of_refund]
+        assert decide(live, boss, of_refund).status_code == 200
+        assert refund.next("final")["payload"]["result"] == 5
+
+
+def test_a_deleted_session_takes_what_was_asked_and_answered_with_it(live: Live) -> None:
+    for id, decided in (("s_1", "approve"), ("s_2", "deny")):
+        with live.streaming(PING, headers=key("ann"), sessionId=id) as stream:
+            (approval,) = pending(live)
+            assert decide(live, "bob", approval, decided).status_code == 200
+            stream.next("final")
+        assert live.client.get(f"/approvals/{approval}", headers=key("ann")).json()["args"] == {}
+        assert live.client.delete(f"/sessions/{id}", headers=key("ann")).status_code == 200
+        unknown = live.client.get("/approvals/a_unknown", headers=key("ann"))
+        for who in ("ann", "bob"):
+            assert live.client.get(f"/approvals/{approval}", headers=key(who)).content == unknown.content
+            assert decide(live, who, approval).content == unknown.content
 
 
 def test_where_nobody_is_asked_for_a_key_everybody_may_decide_but_what_names_approvers() -> None:

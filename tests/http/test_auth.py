@@ -121,6 +121,21 @@ def test_whatever_auth_does_but_name_somebody_is_a_refusal(auth: Any, refused: t
         assert not live.do(live.broker.sessions.list)
 
 
+def test_what_auth_raises_is_logged_by_its_type_and_place_not_by_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    async def auth(request: Request) -> Principal:
+        try:
+            return KEYS[request.headers["authorization"]]
+        except KeyError as error:
+            raise ExceptionGroup(str(error), [error]) from error
+
+    with serving(memory_broker(), auth=auth) as live:
+        assert refusal(live.post("return 1", headers={"Authorization": "Bearer canary"})) == (401, "UNAUTHENTICATED")
+    assert "canary" not in caplog.text
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "auth raised ExceptionGroup at " in record.getMessage()
+    assert "test_auth.py:" in record.getMessage()
+
+
 def test_an_auth_that_never_answers_is_a_refusal() -> None:
     async def auth(request: Request) -> Principal:
         await asyncio.Event().wait()

@@ -224,6 +224,22 @@ async def test_without_any_keys_nobody_is_let_in_until_there_are_some(
     assert (await principal_of(auth, token())).subject == "ann"
 
 
+async def test_a_head_that_never_ends_holds_neither_a_request_nor_the_next_fetch(
+    server: JwksServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("enclave_broker.broker.http.jwks.FETCH_SECONDS", 0.2)
+    clock = Clock()
+    auth = auth_at(server, clock=clock)
+    server.drips = True
+    async with asyncio.timeout(10):
+        await refused(auth, token())
+    assert "it isn't there after 0.2 s" in caplog.text
+    server.drips = False
+    monkeypatch.undo()
+    clock.now = 10
+    assert (await principal_of(auth, token())).subject == "ann"
+
+
 def test_the_same_object_serves_in_one_loop_after_another(server: JwksServer) -> None:
     clock = Clock()
     auth = auth_at(server, clock=clock)

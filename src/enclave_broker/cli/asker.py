@@ -12,13 +12,15 @@ import getpass
 import os
 import sys
 import termios
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from enclave_broker.broker.broker import Broker
 from enclave_broker.broker.calls.asked import Asked, Word
+from enclave_broker.cli.asked_arguments import shown_arguments
 from enclave_broker.cli.screen import BOLD, CYAN, DIM, YELLOW, Screen
-from enclave_broker.cli.text import count, inline, json_text
+from enclave_broker.cli.text import count, cut, inline, json_text
 from enclave_broker.types.errors import EnclaveError
 from enclave_broker.types.principal import Principal
 
@@ -30,6 +32,10 @@ GATHER_SECONDS = 0.05
 """What is asked together is shown as one list: so long it waits for more."""
 _LOST = {"NOT_FOUND", "APPROVAL_DECIDED"}
 """Somebody else was faster, the time, or the session's end."""
+
+
+_NAME_COLUMNS = 60
+_NAMED = 4  # tools in a question
 
 
 class Asker:
@@ -55,10 +61,10 @@ class Asker:
             await self._ask(found, over)
 
     async def _ask(self, found: Sequence[Asked], over: Over) -> None:
-        self._show(found)
+        is_cut = self._show(found)
         with contextlib.suppress(termios.error):  # what was typed before is no answer
             termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-        question = "approve? [y/n] " if len(found) == 1 else "approve? [y]es all, [n]one, or numbers such as 1 3: "
+        question = _question(found, is_cut=is_cut)
         chosen: set[int] | None = None
         while chosen is None:
             self._screen.err.write(self._screen.err.paint(question, BOLD))
@@ -70,24 +76,36 @@ class Asker:
                 self._screen.note("")
                 await self._answer(found, "denied", "nobody to ask (end of input)")
                 return
-            chosen = _chosen(line.strip().lower(), len(found))
+            answer = line.strip().lower()
+            if answer in {"v", "view"}:
+                self._show_whole(found)
+                self._show(found)
+            chosen = _chosen(answer, len(found))
         approved = [asked for number, asked in enumerate(found, 1) if number in chosen]
         await self._answer(approved, "approved", "")
         await self._answer([asked for asked in found if asked not in approved], "denied", "denied at the terminal")
 
-    def _show(self, found: Sequence[Asked]) -> None:
+    def _show(self, found: Sequence[Asked]) -> bool:
+        """Each call in few rows; whether anything of it is left out."""
+        is_cut = False
         screen, err = self._screen, self._screen.err
         screen.status("")
         screen.note(err.paint(f"{count(len(found), 'call')} to approve:", YELLOW))
         for number, asked in enumerate(found, 1):
             approval = asked.approval()
-            who = inline(approval.requested_by.subject)
-            screen.note(
-                f"  {number}. {err.paint(inline(approval.tool), CYAN)} {json_text(approval.args, compact=True)}"
-            )
+            who = cut(inline(approval.requested_by.subject), _NAME_COLUMNS)
+            args, shortened = shown_arguments(approval.args, screen.columns)
+            is_cut = is_cut or shortened
+            screen.note(f"  {number}. {err.paint(_tool(asked), CYAN)} {args}")
             rule = asked.rule
             wanted = f"  for {shown_facts(rule.approvers)}" if rule is not None and rule.approvers is not None else ""
             screen.note(err.paint(f"     asked by {who}  {inline(approval.rule)}{wanted}", DIM))
+
+        return is_cut
+
+    def _show_whole(self, found: Sequence[Asked]) -> None:
+        for number, asked in enumerate(found, 1):
+            self._screen.note(f"  {number}. {_tool(asked)} {json_text(asked.approval().args, indent=2)}")
 
     async def _answer(self, found: Sequence[Asked], word: Word, reason: str) -> None:
         for asked in found:  # each by itself: one that is gone meanwhile stops none of the others
@@ -101,6 +119,21 @@ class Asker:
 def shown_facts(approvers: object) -> str:
     """A rule's `approvers`, for a line on the screen."""
     return "whom a function of the app knows" if callable(approvers) else inline(json_text(approvers, compact=True))
+
+
+def _question(found: Sequence[Asked], *, is_cut: bool) -> str:
+    """It says again what it is about: what stands above may have left the screen."""
+    view = ", [v]iew what is left out" if is_cut else ""
+    if len(found) == 1:
+        return f"{_tool(found[0])}: approve? [y/n]{view} "
+    tools = Counter(map(_tool, found))
+    named = ", ".join(f"{number} × {tool}" for tool, number in tools.most_common(_NAMED))
+    more = f", {len(tools) - _NAMED} other tools" if len(tools) > _NAMED else ""
+    return f"{len(found)} calls ({named}{more}): approve? [y]es all, [n]one{view}, or numbers such as 1 3: "
+
+
+def _tool(asked: Asked) -> str:
+    return cut(inline(asked.approval().tool), _NAME_COLUMNS)
 
 
 def _chosen(text: str, most: int) -> set[int] | None:

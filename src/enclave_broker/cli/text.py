@@ -24,8 +24,14 @@ __all__ = [
     "width",
 ]
 
-# Controls but tab and line feed, what turns the direction of text, other separators of lines, lone surrogates.
-_DRIVING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+# Controls but tab and line feed, what turns the direction of text, other separators of lines, lone surrogates;
+# what shows nothing: the category Cf, fillers, variation selectors, tags.
+_DRIVING = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
 _NOT_VISIBLE = re.compile(f"[{_DRIVING}]")
 _NOT_INLINE = re.compile(f"[{_DRIVING}\t\n]")
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -37,7 +43,13 @@ _EXCERPT_COLUMNS = 100
 def _escape(match: re.Match[str]) -> str:
     character = match.group()
     code = ord(character)
+    if code > 0xFFFF:
+        return f"\\u{{{code:x}}}"
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def _escape_json(match: re.Match[str]) -> str:
+    return json.dumps(match.group())[1:-1] if match.group() != "\x7f" else "\\u007f"
 
 
 def visible(text: str) -> str:
@@ -52,7 +64,7 @@ def inline(text: str) -> str:
 
 def safe_json(text: str) -> str:
     """JSON text of the same value: what `visible` would escape can only stand in its strings."""
-    return _NOT_VISIBLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _NOT_VISIBLE.sub(_escape_json, text)
 
 
 def json_text(value: Any, *, indent: int | None = None, compact: bool = False) -> str:

@@ -99,6 +99,7 @@ class _Call(msgspec.Struct, rename="camel"):
     principal: str = ""
     route: str | None = None
     stages: list[_Stage] = []
+    decided_by: str | None = None
 
 
 class _Calls(msgspec.Struct):
@@ -329,4 +330,5 @@ def _call_record(call: _Call) -> CallRecord:
         principal=call.principal,
         route=call.route,
         stages=tuple(Stage(each.stage, each.at / 1000) for each in call.stages),
+        decided_by=call.decided_by,
     )

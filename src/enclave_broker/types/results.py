@@ -48,7 +48,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `principal` is the subject of who asked, `route` the name or pattern that took the call, `rule` what let it through
     or refused it. `args` are redacted (`SENSITIVE_NAMES` and the broker's Redact). `started` is seconds since the
     epoch, None if the handler never started; `duration` seconds from the request to the outcome; `stages` has the time
-    of each step. Sizes are of the JSON text, in bytes.
+    of each step, `decided_by` the subject of the person who was asked and answered. Sizes are of the JSON text, in
+    bytes.
     """
 
     id: str
@@ -65,6 +66,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     principal: str = ""
     route: str | None = None
     stages: tuple[Stage, ...] = ()
+    decided_by: str | None = None
 
 
 class ExecutionStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):

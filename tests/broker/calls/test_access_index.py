@@ -27,7 +27,9 @@ PIECES = [
     "\\*",
     "[\\]a]",
 ]
-patterns = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join).filter(lambda pattern: pattern[0] != ":")
+patterns = (
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join).filter(lambda pattern: pattern[0] != ":")
+)
 names = st.text("ab:", min_size=1, max_size=8).map(lambda text: "a" + text)
 
 

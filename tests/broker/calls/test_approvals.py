@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from enclave_broker import (
-    AccessController,
     Approval,
     CallNext,
     ConfigurationError,
@@ -353,29 +352,6 @@ async def test_the_record_of_the_start_has_the_hash_that_was_approved() -> None:
         assert (answer.decision, answer.subject, answer.tenant) == ("approved", "bea", "acme")
         assert question.approval_id == answer.approval_id == approval.id
         assert start.rule == question.rule == approval.rule
-
-
-@jumping
-async def test_rules_that_deny_meanwhile_deny_what_was_approved(tmp_path: Any) -> None:
-    def policy(allow: str) -> str:
-        return f"default_policy: allow\nrules:\n  - pattern: refund\n    allow: {allow}\n"
-
-    file = tmp_path / "policy.yaml"
-    file.write_text(policy("ask"), encoding="utf-8")
-    loop = asyncio.get_running_loop()
-    access = AccessController.from_file(file, reload=True, clock=loop.time)
-    async with twin_broker(access=access) as broker:
-
-        @broker.tool("refund")
-        async def refund(amount: int) -> int:
-            raise AssertionError
-
-        session = await begun(broker, REFUSED)
-        (approval,) = await asked(broker)
-        file.write_text(policy("false # since noon"), encoding="utf-8")
-        await asyncio.sleep(5)
-        await broker.approvals.approve(approval.id, by=BOSS)
-        assert (await session.wait()).value[0] == "ACCESS_DENIED"
 
 
 @jumping

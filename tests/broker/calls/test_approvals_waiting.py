@@ -107,28 +107,6 @@ async def test_the_end_of_a_session_takes_its_questions_back() -> None:
 
 
 @jumping
-async def test_beyond_the_caps_a_call_is_refused_and_the_script_may_catch_it() -> None:
-    async with shop() as (broker, _):
-        broker.approvals.max_pending_per_session = 2
-        broker.approvals.max_pending = 3
-        code = "return await Promise.allSettled([1, 2, 3].map((amount) => callTool('refund', {amount})))"
-        first = await begun(broker, code)
-        await asked(broker, 2)
-        await until(lambda: first.history()[2].outcome == "denied")
-        refused = first.history()[2]
-        assert refused.error is not None
-        assert (refused.error.code, refused.rule) == ("RATE_LIMITED", "limit: pending approvals")
-        second = await begun(broker, code)
-        rows = await asked(broker, 3)
-        await until(lambda: sum(call.outcome == "denied" for call in second.history()) == 2)
-        await broker.approvals.approve(*[row.id for row in rows], by=BOSS)
-        for session, done in ((first, 2), (second, 1)):
-            settled = (await session.wait()).value
-            assert [each["status"] for each in settled] == ["fulfilled"] * done + ["rejected"] * (3 - done)
-        assert (await broker.execute("return await callTool('ping', {})")).value == "pong"
-
-
-@jumping
 async def test_a_log_that_is_full_at_any_moment_ends_the_run_and_leaves_no_question() -> None:
     call = "callTool('refund', {amount, note: 'x'.repeat(amount)})"
     code = f"await Promise.allSettled([100, 200, 1].map((amount) => {call}))"
@@ -273,6 +251,23 @@ async def test_execute_comes_back_when_only_people_are_awaited_and_the_end_can_b
         assert broker.sessions.get(result.session_id) is session  # it stays readable for a while
         await asyncio.sleep(400)
         assert broker.sessions.get(result.session_id) is None
+
+
+@jumping
+async def test_more_asks_than_places_wait_all_the_same_and_the_rest_asks_as_places_come_free() -> None:
+    async with shop() as (broker, ledger):
+        code = "return await Promise.all([...Array(17).keys()].map((amount) => callTool('refund', {amount})))"
+        result = await broker.execute(code, return_when="waiting", timeout=1)
+        assert (result.status, len(result.pending)) == ("waiting", 16)
+        session = broker.sessions.get(result.session_id)
+        assert session is not None
+        await asyncio.sleep(500)
+        await broker.approvals.approve(*[each.id for each in result.pending], by=BOSS)
+        (last,) = await asked(broker)
+        await asyncio.sleep(500)
+        await broker.approvals.approve(last.id, by=BOSS)
+        assert (await session.wait()).value == list(range(17))
+        assert sorted(ledger) == list(range(17))
 
 
 @jumping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 import string
 from collections.abc import Callable
@@ -16,10 +17,11 @@ import pydantic_core
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from enclave_broker.broker.calls.scrub import Needle, ScrubbedError, Scrubber
 from enclave_broker.broker.tools.context import LogLine, Progress
-from enclave_broker.types.errors import ToolError, ToolTimeoutError
+from enclave_broker.types.errors import RateLimitError, ToolError, ToolTimeoutError
 
 VALUE = "s3cr3t/+&key \"with\" 'quotes', é, € and 😀 %41\n"
 MARK = "[secret key]"
@@ -258,6 +260,53 @@ def test_any_other_exception_becomes_the_text_of_its_traceback_without_values() 
     shown = str(scrubbed)
     assert "canary" not in shown
     assert all(part in shown for part in ("KeyError", "PermissionError", "test_scrub.py", MARK))
+
+
+PEM = "-----BEGIN KEY-----\ncanary-one\n\ncanary-two\r\ncanary-three\n-----END KEY-----\n"
+
+
+def test_a_value_of_several_lines_is_not_in_the_margin_of_a_group_either() -> None:
+    noted = ValueError(PEM)
+    noted.add_note(PEM)
+    noted.__cause__ = RuntimeError(PEM)
+    inner = ExceptionGroup(f"inner {PEM}", [noted, SyntaxError(PEM)])
+    inner.__context__ = OSError(PEM)
+    shown = str(scrubber_of(PEM).error(ExceptionGroup("outer", [inner, KeyError(PEM)])))
+    assert "canary" not in shown
+    assert shown.count(MARK) == 7
+    assert all(part in shown for part in ("outer", "inner", "ValueError", "SyntaxError", "OSError", "RuntimeError"))
+
+
+class Account(BaseModel):
+    limit: int
+
+
+def open_account(limit: str) -> None:
+    try:
+        Account.model_validate({"limit": limit})
+    except ValidationError as error:
+        raise ExceptionGroup("both", [error]) from error
+
+
+def test_of_an_input_that_pydantic_would_cut_nothing_is_shown() -> None:
+    value = "canary" * 40
+    with pytest.raises(ExceptionGroup) as caught:
+        open_account(value)
+    shown = str(scrubber_of(value).error(caught.value))
+    assert "canary" not in shown
+    assert shown.count("limit: Input should be a valid integer") == 2
+
+
+def test_the_time_until_another_try_is_no_secret() -> None:
+    scrubber = scrubber_of("73519264")
+    for seconds in (73519264, 73519264.25, 73519.264, "73519264"):
+        scrubbed = scrubber.error(RateLimitError("later", retry_after=seconds))  # type: ignore[arg-type]
+        assert isinstance(scrubbed, RateLimitError)
+        assert scrubbed.retry_after == 0
+    for seconds in (2.5, math.inf):
+        scrubbed = scrubber.error(RateLimitError("later", retry_after=seconds))
+        assert isinstance(scrubbed, RateLimitError)
+        assert scrubbed.retry_after == seconds
 
 
 def test_log_lines_and_progress_lose_values() -> None:

@@ -105,9 +105,28 @@ async def test_a_timer_that_is_cleared_lets_the_clock_stand() -> None:
 
 
 @jumping
-async def test_calls_that_queue_behind_the_clients_are_active_time() -> None:
+async def test_no_active_time_passes_while_calls_queue_behind_those_that_wait_for_the_client() -> None:
     async with asking() as (_, session):
-        session.begin("await Promise.all(Array.from({ length: 20 }, () => tools.ask({})))")
+        session.begin("return await Promise.all(Array.from({ length: 20 }, () => tools.ask({})))")
+        answered: set[str] = set()
+        for places in (16, 4):
+            await until(lambda places=places: len(session.calls.running) == places and clock_stands(session))
+            await asyncio.sleep(500)
+            for call_id in tuple(session.calls.running):
+                answered.add(call_id)
+                session.answer_nowait(call_id, ok=True, value="me")
+                await turns()
+            await until(lambda: not answered & session.calls.running.keys())
+        assert (await session.wait()).value == ["me"] * 20
+        assert len(answered) == 20
+        check_log(session.log.records)
+
+
+@jumping
+async def test_calls_that_queue_behind_a_handler_are_active_time() -> None:
+    async with asking() as (_, session):
+        asks = "Array.from({ length: 20 }, () => tools.ask({}))"
+        session.begin(f"await Promise.all([tools.work({{ seconds: 100 }}), ...{asks}])")
         result = await session.wait()
         assert result.error is not None
         assert result.error.code == "SESSION_EXPIRED"

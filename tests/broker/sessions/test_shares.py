@@ -24,6 +24,9 @@ def capped(**limits: Any) -> SessionManager:
     return SessionManager(per_principal=PrincipalLimits(**limits))
 
 
+async def _nothing() -> None: ...
+
+
 def refused(error: OverloadedError, name: str) -> None:
     assert error.code == "RATE_LIMITED"
     assert name in error.message
@@ -71,6 +74,20 @@ async def test_no_session_is_opened_while_too_many_wait_for_a_client() -> None:
         await broker.create_session(principal=ANN)
         await waiting[1].cancel()
         await runs[1]
+
+
+async def test_sessions_with_more_asks_than_places_wait_too() -> None:
+    async with twin_broker(sessions=capped(max_waiting=2)) as broker:
+        broker.client_tool("ask", args=dict[str, Any])
+        broker.tool("wipe", requires_approval=True)(_nothing)
+        for name in ("ask", "wipe"):
+            session = await broker.create_session(principal=ANN)
+            session.begin(f"await Promise.all(Array.from({{ length: 17 }}, () => tools.{name}({{}})))")
+        share = broker.sessions.shares.of(ANN)
+        await until(lambda: share.count_waiting() == 2)
+        with pytest.raises(OverloadedError) as error:
+            await broker.create_session(principal=ANN)
+        refused(error.value, "max_waiting")
 
 
 async def test_logs_of_open_and_of_readable_sessions_count_and_the_readable_ones_make_room() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import json
+import traceback
 import uuid
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, RootModel, TypeAdapter, computed_field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, TypeAdapter, computed_field, field_serializer
 from typing_extensions import TypedDict
 
 from enclave_broker.broker.tools.values import InvalidResultError, check_size, dump_result
@@ -318,3 +319,40 @@ def test_a_result_is_written_within_the_limit_or_refused(value: Any, limit: int)
         assert dump_result(TypeAdapter(Any), value, limit, "t") == text
     except ToolResultTooLargeError:
         assert len(text) > limit
+
+
+class Order(BaseModel):
+    id: int
+    lines: list[int] = []
+
+
+class Strict(BaseModel):
+    text: str
+
+    @field_serializer("text")
+    def write(self, text: str) -> int:
+        return Order.model_validate({"id": text}).id
+
+
+CANARY = "canary" * 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "reason"),
+    [
+        (int, CANARY, "str instead of int"),
+        (list[int], [CANARY, 1], "str instead of int"),
+        (Order, Order.model_construct(id=CANARY), "str instead of int in the field 'id'"),  # type: ignore[arg-type]
+        (int | list[str], f"{CANARY}, input_type=x])", "str instead of int; str instead of list[str]"),
+        (Strict, Strict(text=CANARY), "what writes it refuses a value"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_told_by_types_and_place_and_never_by_a_part_of_the_value(
+    kind: Any, result: Any, reason: str
+) -> None:
+    with pytest.raises(InvalidResultError) as caught:
+        dump_result(TypeAdapter(kind), result, 1_000, "get")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert str(caught.value) == f"the result of get: {reason}"
+    assert "canary" not in shown
+    assert caught.value.__cause__ is caught.value.__context__ is None

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from enclave_broker.broker.calls.access_rule import Rule
-from enclave_broker.broker.calls.asked import Answer, Asked, Word
+from enclave_broker.broker.calls.asked import Answer, Asked, May, Word
 from enclave_broker.broker.calls.call import Call, Caller
 from enclave_broker.broker.calls.policy import ContextResolver, facts_of
 from enclave_broker.broker.wheel import Wheel
@@ -28,6 +28,7 @@ __all__ = ["Approvals", "MayAnswer", "OnApproval"]
 
 T = TypeVar("T")
 Facts = Mapping[str, Any]
+Owner = tuple[str | None, str]
 OnApproval = Callable[[Approval], Awaitable[None] | None]
 MayAnswer = Callable[[Asked, Principal, Facts], bool]
 """Whether somebody with these facts may answer."""
@@ -50,7 +51,8 @@ def _fits(asked: Asked, _: Principal, facts: Facts) -> bool:
 class Approvals:
     """`broker.approvals`. Usable from any loop, and before the broker has started: then nothing is pending.
 
-    Beyond `max_pending` of all sessions, or `max_pending_per_session`, a call is refused with RATE_LIMITED.
+    Beyond `max_pending` of all sessions, `max_pending_per_session`, or `max_pending_per_principal` of one tenant and
+    subject, a call is refused with RATE_LIMITED. Who is not known has no share of his own: all are the same nobody.
     """
 
     def __init__(
@@ -60,11 +62,14 @@ class Approvals:
     ) -> None:
         self.max_pending = MAX_PENDING
         self.max_pending_per_session = MAX_PENDING_PER_SESSION
+        self.max_pending_per_principal: int | None = None
+        """None for a quarter of `max_pending`."""
         self.callbacks: list[OnApproval] = []
         self._here = here
         self._context = context
         self._pending: dict[str, Asked] = {}
-        self._of_caller: Counter[int] = Counter()
+        self._held: Counter[int | Owner] = Counter()
+        """How many are pending of each session and of each principal."""
         self._answered: OrderedDict[str, tuple[float, Asked]] = OrderedDict()
         self._answered_bytes = 0
         self._wheel: Wheel | None = None
@@ -117,7 +122,7 @@ class Approvals:
         facts = await self.facts(by)
         found = [self._find(id, by, facts, may) for id in dict.fromkeys(ids)]
         answer = Answer(word, by, reason.encode("utf-8", "replace").decode())
-        writing = [self._give(asked, answer) for asked in found]
+        writing = [self._give(asked, answer, lambda asked: may(asked, by, facts)) for asked in found]
         for each in writing:
             if each is not None:
                 await each
@@ -167,7 +172,7 @@ class Approvals:
 
     # -- for the chain ---------------------------------------------------------------------------------------------
 
-    async def ask(self, call: Call, rule: Rule | None, shown: str) -> None:
+    async def ask(self, call: Call, rule: Rule | None, shown: str) -> Asked:
         """Return when somebody has approved the call. Raises ToolError. Cancelling this takes the question back."""
         asked = self._admit(call, rule, shown)
         span = None
@@ -186,25 +191,31 @@ class Approvals:
         if (error := asked.error()) is not None:
             raise error
         call.approved = asked.args_hash
+        return asked
 
     def _admit(self, call: Call, rule: Rule | None, shown: str) -> Asked:
-        whole, own = len(self._pending), self._of_caller[id(call.caller)]
-        for used, limit, where in (
-            (own, self.max_pending_per_session, "of its session"),
-            (whole, self.max_pending, "of this broker"),
-        ):
-            if used >= limit:
-                call.rule = "limit: pending approvals"
-                details = [
-                    {"type": "quota_info", "limit": limit, "used": used},
-                    {"type": "retry_info", "retryDelayMs": RETRY_MS},
-                ]
-                message = f"tool {call.name!r} needs approval, and {used} calls {where} wait for some: nobody is asked"
-                raise RateLimitError(message, retry_after=RETRY_MS / 1000, details=details)
+        caller = call.caller
+        self._check_room(call, self._held[id(caller)], self.max_pending_per_session, "of its session")
+        if not (caller.principal.is_anonymous and caller.principal.tenant is None):
+            share = self.max_pending_per_principal
+            share = max(1, self.max_pending // 4) if share is None else share
+            self._check_room(call, self._held[_owner(call)], share, f"of {caller.principal.subject!r}")
+        self._check_room(call, len(self._pending), self.max_pending, "")
         asked = Asked(new_approval_id(os.urandom), call, rule, shown)
         self._pending[asked.id] = asked
-        self._of_caller[id(call.caller)] += 1
+        self._held.update((id(caller), _owner(call)))
         return asked
+
+    def _check_room(self, call: Call, used: int, limit: int, whose: str) -> None:
+        """Raises RateLimitError. How much all others have is nobody's business: `whose` is empty for these."""
+        if used < limit:
+            return
+        call.rule = "limit: pending approvals"
+        details: list[dict[str, Any]] = [{"type": "quota_info", "limit": limit, "used": used}] if whose else []
+        details.append({"type": "retry_info", "retryDelayMs": RETRY_MS})
+        many = f"{used} calls {whose}" if whose else "too many calls"
+        message = f"tool {call.name!r} needs approval, and {many} wait for some: nobody is asked"
+        raise RateLimitError(message, retry_after=RETRY_MS / 1000, details=details)
 
     def _show(self, asked: Asked, call: Call) -> None:
         assert self._wheel is not None
@@ -223,27 +234,32 @@ class Approvals:
         if self._is_open(asked):
             self._give(asked, Answer("expired"))
 
-    def _give(self, asked: Asked, answer: Answer) -> Awaitable[None] | None:
+    def _give(self, asked: Asked, answer: Answer, may: May | None = None) -> Awaitable[None] | None:
         call = asked.call
         if call is None or not self._is_open(asked):  # an answer to another of its calls has ended the session
             return None
-        asked.give(answer)
+        asked.give(answer, may)
         self._remember(asked)
         return call.caller.answered(call, asked)
 
     def _take_back(self, asked: Asked, call: Call) -> None:
         asked.close()
         if self._pending.pop(asked.id, None) is not None:
-            caller = id(call.caller)
-            self._of_caller[caller] -= 1
-            if not self._of_caller[caller]:
-                del self._of_caller[caller]
+            for holder in (id(call.caller), _owner(call)):
+                self._held[holder] -= 1
+                if not self._held[holder]:
+                    del self._held[holder]
 
     def _remember(self, asked: Asked) -> None:
         loop = asyncio.get_running_loop()
         self._answered[asked.id] = (loop.time() + ANSWERED_SECONDS, asked)
         self._answered_bytes += asked.size_bytes
+        asked.drop = self._drop
         self._forget_old()
+
+    def _drop(self, asked: Asked) -> None:
+        if self._answered.pop(asked.id, None) is not None:
+            self._answered_bytes -= asked.size_bytes
 
     def _forget_old(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -253,8 +269,7 @@ class Approvals:
             few = len(answered) <= MAX_ANSWERED and self._answered_bytes <= MAX_ANSWERED_BYTES
             if few and now < until:
                 return
-            del answered[asked.id]
-            self._answered_bytes -= asked.size_bytes
+            self._drop(asked)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +281,11 @@ class Approvals:
     def detach(self) -> None:
         """It has ended, or its loop has: nothing waits any more."""
         self._pending.clear()
-        self._of_caller.clear()
+        self._held.clear()
         self._answered.clear()
         self._answered_bytes = 0
         self._wheel = self._tell = None
+
+
+def _owner(call: Call) -> Owner:
+    return call.caller.principal.tenant, call.caller.principal.subject

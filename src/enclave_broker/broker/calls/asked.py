@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -23,12 +24,16 @@ from enclave_broker.types.principal import Principal
 if TYPE_CHECKING:
     from enclave_broker.broker.wheel import Alarm
 
-__all__ = ["Answer", "Asked", "Word", "hash_of"]
+__all__ = ["Answer", "Asked", "May", "Word", "hash_of"]
 
 DEFAULT_EXPIRES_IN = 3600.0
 """Seconds, for tools that want an approval without a rule that says so."""
 
 Word = Literal["approved", "denied", "expired"]
+
+
+May = Callable[["Asked"], bool]
+"""Whether who has answered may answer this."""
 
 
 class Answer(NamedTuple):
@@ -48,7 +53,9 @@ class Asked:
     """`rule` is None for a tool's own `requires_approval`; `shown` is what history shows of what asks."""
 
     __slots__ = (
+        "__weakref__",
         "_args_text",
+        "_may",
         "alarm",
         "answer",
         "answered",
@@ -56,6 +63,7 @@ class Asked:
         "at",
         "call",
         "call_id",
+        "drop",
         "expires_at",
         "expires_in",
         "id",
@@ -87,12 +95,20 @@ class Asked:
         """Whether it stands in the log for good, so that people may see it."""
         self.alarm: Alarm | None = None
         self.answer: Answer | None = None
+        self._may: May | None = None
+        self.drop: Callable[[Asked], None] | None = None
+        """Called when it was answered and its session is forgotten."""
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def size_bytes(self) -> int:
         """Of the arguments, as JSON."""
         return len(self._args_text)
+
+    def forget(self) -> None:
+        """The session is forgotten: nobody may see what it had asked any more."""
+        if self.drop is not None:
+            self.drop(self)
 
     def approval(self) -> Approval:
         """As people see it; a copy of its own."""
@@ -108,10 +124,11 @@ class Asked:
             expires_at=datetime.fromtimestamp(self.expires_at, UTC),
         )
 
-    def give(self, answer: Answer) -> None:
-        """The answer; the call hears of it with the loop's next turn. Called once."""
+    def give(self, answer: Answer, may: May | None = None) -> None:
+        """The answer; the call hears of it with the loop's next turn. Called once. `may` is None for an expiry."""
         assert self.answer is None
         self.answer = answer
+        self._may = may
         self.close()
         if not self.answered.done():
             self.answered.set_result(None)
@@ -139,6 +156,15 @@ class Asked:
             return ApprovalDeniedError(message, reason=reason, details=details)
         return None
 
+    def holds_for(self, rule: Rule | None) -> bool:
+        """Whether who has approved it could have done so, too, had this rule asked. Asked once, at most."""
+        may, self._may = self._may, None
+        if rule is self.rule:
+            return True
+        other = copy(self)
+        other.rule = rule
+        return may is not None and may(other)
+
     # -- who may answer --------------------------------------------------------------------------------------------
 
     def fits(self, facts: Mapping[str, Any]) -> bool:
@@ -146,14 +172,15 @@ class Asked:
         return self.rule is None or self.rule.may_approve(facts)
 
     def may_be_answered_by(self, by: Principal, facts: Mapping[str, Any]) -> bool:
-        """Over HTTP: one of the same tenant, who fits; where no approvers are named, anybody but who has asked.
+        """Over HTTP: one of the same tenant, who fits; where no approvers are named, anybody of it but who has asked.
 
-        Where nobody is asked for a key, all are the same nobody, and that one may answer.
+        Those without a tenant have nothing in common: only named approvers may. Where nobody is asked for a key, all
+        are the same nobody, and that one may answer.
         """
         if by.tenant != self.principal.tenant or not self.fits(facts):
             return False
         named = self.rule is not None and self.rule.approvers is not None
-        return named or by.is_anonymous or by.subject != self.principal.subject
+        return named or by.is_anonymous or (bool(by.tenant) and by.subject != self.principal.subject)
 
     def may_be_seen_by(self, by: Principal, facts: Mapping[str, Any]) -> bool:
         """By who may answer, and by who has asked."""

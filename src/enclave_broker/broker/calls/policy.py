@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from enclave_broker.broker.calls.access import AccessController, Decision, Rule
-from enclave_broker.broker.calls.asked import hash_of
+from enclave_broker.broker.calls.asked import Asked, hash_of
 from enclave_broker.broker.calls.call import Call, Later
 from enclave_broker.broker.calls.rate_limit import LimitDecision, RateLimiter, charge_id_of, refusal
 from enclave_broker.broker.tools.tool import Tool
@@ -39,7 +39,7 @@ _NO_FACTS: dict[str, Any] = {}
 class AsksPeople(Protocol):
     """The broker's approvals."""
 
-    async def ask(self, call: Call, rule: Rule | None, shown: str) -> None:
+    async def ask(self, call: Call, rule: Rule | None, shown: str) -> Asked:
         """Return when somebody has approved the call. Raises ToolError."""
         ...
 
@@ -143,10 +143,13 @@ class Policy:
         if rule is None and call.rule is None:
             call.rule = f"route: {tool.name} (requires_approval)"
         shown = call.rule or ""
-        await self._approvals.ask(call, rule, shown)
+        asked = await self._approvals.ask(call, rule, shown)
         if self._access is not None:
-            call.step = "access"
+            call.step, call.asking = "access", None
             self.judge_anew(call)
+            if (call.asking is not None or tool.requires_approval) and not asked.holds_for(call.asking):
+                what = "the rules have changed meanwhile, and whom they ask now is not who has approved it"
+                raise AccessDeniedError(f"tool {call.name!r}: {what}")
             call.rule = shown
         call.step = "quota"
         if (charging := self.charge(call)) is not None:

@@ -8,7 +8,6 @@ log lines for instance, isn't found.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -16,9 +15,10 @@ import msgspec
 import re2  # pyright: ignore[reportMissingTypeStubs] it has none
 
 from enclave_broker.broker.calls.secret_pattern import pattern_of
+from enclave_broker.broker.calls.traceback_text import traceback_text
 from enclave_broker.broker.tools.context import LogLine, Progress
 from enclave_broker.types.bounded_json import WireError, WireSizeError, encode_json, mend_text
-from enclave_broker.types.errors import ToolError, code_of_handler
+from enclave_broker.types.errors import RateLimitError, ToolError, code_of_handler
 
 __all__ = ["MIN_CHARACTERS", "Needle", "ScrubbedError", "Scrubber"]
 
@@ -112,9 +112,12 @@ class Scrubber:
         """What a handler tells its session's readers without them; None for a progress that is one."""
         if isinstance(item, LogLine):
             return LogLine(item.level, self.text(item.message), self._data(item.data))
-        numbers = [number for number in item if number is not None]
-        numbers += [math.trunc(number) for number in numbers]  # as readers see them
-        return item if self.value(numbers) == numbers else None
+        return item if self._harmless(number for number in item if number is not None) else None
+
+    def _harmless(self, numbers: Iterable[float]) -> bool:
+        """Whether no number holds one, as it is or as readers see it."""
+        shown = [each for number in numbers for each in (number, math.trunc(number))]
+        return self.value(shown) == shown
 
     def _data(self, data: dict[str, Any]) -> dict[str, Any]:
         """As JSON; what is no JSON as Python shows it, whole, since a part of a secret isn't found."""
@@ -131,14 +134,23 @@ class Scrubber:
         A ToolError is changed and comes back; anything else becomes a ScrubbedError.
         """
         if not isinstance(error, ToolError):
-            return ScrubbedError(self.text("".join(traceback.format_exception(error)).rstrip()))
+            return ScrubbedError(self.text(traceback_text(error, self.text).rstrip()))
         error.message = self.text(_shown_message(error.message))
         error.args = (error.message,)
         error.details = self._details(error.details)
+        if isinstance(error, RateLimitError) and not self._may_be_said(error.retry_after):
+            error.retry_after = 0.0
         if self.text(str(error.code)) != error.code:
             error.code = code_of_handler("")
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
+
+    def _may_be_said(self, seconds: Any) -> bool:
+        try:
+            milliseconds = math.ceil(seconds * 1000)  # as a script sees it
+        except (OverflowError, ValueError, TypeError):
+            return isinstance(seconds, int | float)  # infinite, and never said
+        return self._harmless((seconds, milliseconds))
 
     def _details(self, details: Any) -> Any:
         if details is None:

@@ -74,6 +74,10 @@ class ToolRouter(Router):
         if self.secrets is not None and route.secrets:
             self.secrets.check(f"route {route.pattern}", route.secrets)
 
+    def _is_open(self, name: str) -> bool:
+        route = self.match(name)
+        return route is not None and not route.requires_auth
+
     async def execute(self, name: str, args: dict[str, Any], *, principal: Principal | None = None) -> Any:
         """Call a tool; its result as JSON values. No session is asked: no allow-list, access rule or approval holds.
 
@@ -86,7 +90,8 @@ class ToolRouter(Router):
         caller = principal or ANONYMOUS
         route = self.match(name)
         if route is None:
-            raise unknown_tool(name, self.table.names())
+            names = self.table.names()
+            raise unknown_tool(name, names if not caller.is_anonymous else [each for each in names if self._is_open(each)])
         if route.requires_auth and caller.is_anonymous:
             raise AccessDeniedError(f"tool {name!r} wants to know who is asking: give a principal")
         args_json = _args_json(args)
@@ -98,12 +103,14 @@ class ToolRouter(Router):
             effect=route.effect,
         )
         start = _Start(route, call, args_json, self._threads)
-        await self._charge(call, route)
+        await self._charge(call, route, start)
         return await _answer(route, call, start)
 
-    async def _charge(self, call: ToolCall, route: Route) -> None:
+    async def _charge(self, call: ToolCall, route: Route, start: _Start) -> None:
         if route.rate_limit is not None:
-            charges = self.limiter.plan(call, route.pattern, route.rate_limit)
+            asks = self.limiter.asks(call.name, route.rate_limit)
+            asked = call.replace(args=start.arguments) if asks else call
+            charges = self.limiter.plan(asked, route.pattern, route.rate_limit)
             decision = await self.limiter.counters.take(charges, charge_id_of(call))
             if not decision.allowed:
                 raise refusal(call.name, decision)
@@ -138,6 +145,11 @@ class _Start:
             raise SecretError(f"tool {call.name!r} declares secrets: only a broker has them")
         if route.tool.is_client:
             raise ToolError(f"tool {call.name!r} is executed by the client of a session, and here is none")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As the tool takes them, defaults and all."""
+        return self._tool.arguments(self._validated)
 
     async def __call__(self, call: ToolCall) -> Any:
         tool, name = self._tool, call.name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -42,8 +43,10 @@ async def authenticate(auth: Authenticate, scope: Scope, seconds: float) -> Prin
         if error.status_code == 403:
             raise PermissionDeniedError("this isn't allowed") from None
         raise AuthenticationError("who is asking isn't known") from None
-    except Exception:
-        logger.exception("auth failed, and the request was refused")
+    except Exception as error:  # noqa: BLE001 whose text may hold what the request has shown
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raised = f"{type(error).__name__} at {at.filename}:{at.lineno}"
+        logger.error("auth raised %s, and the request was refused", raised)
         raise AuthenticationError("who is asking isn't known") from None
     if not isinstance(found, Principal) or found.is_anonymous:
         shown = "the reserved subject 'anonymous'" if isinstance(found, Principal) else type(found).__name__

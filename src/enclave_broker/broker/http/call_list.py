@@ -34,8 +34,8 @@ class CallList(Response):
         self._session = session
         self._timers = timers
         self._leftovers = leftovers
-        self._traces = traces(session.log.records[: session.log.published])
-        self._closed = session.closed and session.log.is_durable
+        records, self._closed = session.log.seen()
+        self._traces = traces(records)
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +81,7 @@ def _wire(record: CallRecord) -> dict[str, Any]:
         "toolName": record.name,
         "principal": record.principal,
         "route": record.route,
+        "decidedBy": record.decided_by,
         "args": record.args,
         "outcome": record.outcome,
         "error": None if error is None else _present(msgspec.structs.asdict(error)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
+import ssl
 from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
@@ -147,26 +147,35 @@ def _is_loopback(host: str) -> bool:
 
 
 def _fetch(url: str) -> bytes:
-    """Blocks. Follows no redirect and reads no proxy from the environment. Raises ConfigurationError."""
+    """Blocks, for FETCH_SECONDS at most. Raises ConfigurationError."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()  # a company's own authority, as the system (or SSL_CERT_FILE) has it
-    end = time.monotonic() + FETCH_SECONDS
-    data = b""
+    loop = asyncio.new_event_loop()  # one deadline over all, even over a head that comes byte by byte
     try:
-        with (
-            httpx.Client(verify=context, timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as answer,
-        ):
-            if answer.status_code != 200:
-                raise ConfigurationError(f"{url}: it answers with {answer.status_code}")
-            for piece in answer.iter_raw():  # what is compressed all the same is no JSON
-                data += piece
-                if len(data) > _MAX_BYTES:
-                    raise ConfigurationError(f"{url}: it has at most {_MAX_BYTES:,} bytes")
-                if time.monotonic() > end:
-                    raise ConfigurationError(f"{url}: it isn't there after {FETCH_SECONDS:g} s")
+        return loop.run_until_complete(_get(url, context))
     except httpx.HTTPError as error:
         raise ConfigurationError(f"{url}: {str(error) or type(error).__name__}") from None
+    except TimeoutError:
+        raise ConfigurationError(f"{url}: it isn't there after {FETCH_SECONDS:g} s") from None
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()  # doesn't wait for a name that is still looked up
+
+
+async def _get(url: str, context: ssl.SSLContext) -> bytes:
+    """Follows no redirect and reads no proxy from the environment."""
+    data = b""
+    async with (
+        asyncio.timeout(FETCH_SECONDS),
+        httpx.AsyncClient(verify=context, timeout=None, follow_redirects=False, trust_env=False) as client,  # noqa: S113 the one above
+        client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as answer,
+    ):
+        if answer.status_code != 200:
+            raise ConfigurationError(f"{url}: it answers with {answer.status_code}")
+        async for piece in answer.aiter_raw():  # what is compressed all the same is no JSON
+            data += piece
+            if len(data) > _MAX_BYTES:
+                raise ConfigurationError(f"{url}: it has at most {_MAX_BYTES:,} bytes")
     return data
 
 

@@ -89,6 +89,7 @@ _SCHEMAS: dict[str, Any] = {
         resultBytes=_INT,
         byHost=_FLAG,
         principal=_TEXT,
+        decidedBy=_TEXT,
         route=_TEXT,
         stages=_array(
             _object(

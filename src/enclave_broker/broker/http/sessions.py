@@ -117,7 +117,7 @@ class Sessions:
                 detached=asked.detach,
             )
         except ConfigurationError as error:
-            raise InvalidRequestError("allowedTools", f"has a pattern that is none: {error.message}") from None
+            raise InvalidRequestError("allowedTools", f"can't be used: {error.message}") from None
         try:
             session.begin(asked.code, language)
         except BaseException:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import msgspec
 
@@ -79,6 +80,8 @@ class CallTable:
         self._draining = False
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}
+        self._asked: WeakSet[Asked] = WeakSet()
+        """The questions to people that are open, or that can still be looked up."""
 
     def __bool__(self) -> bool:
         """Whether any call is under way."""
@@ -92,13 +95,17 @@ class CallTable:
         self._drop([call for call in self._calls.values() if call.engine_id])
 
     def release(self) -> None:
-        """The session is closed and forgotten: no cycle keeps either in memory."""
+        """The session is closed and forgotten, with what people were asked: no cycle keeps either in memory."""
+        for asked in tuple(self._asked):
+            asked.forget()
         del self._session
 
     @property
     def all_wait_outside(self) -> bool:
-        """Whether there are calls of the script, and each one waits for a person or a client."""
-        return 0 < self._outside == len(self.running) and not self._queue
+        """Whether each of the script's calls waits for a person or a client, or for the place of one that does."""
+        if self._queue and len(self.running) < self.limits.max_concurrent_calls:
+            return False  # the next one begins now
+        return 0 < self._outside == len(self.running)
 
     def drop_all(self) -> None:
         """The session is closed."""
@@ -295,6 +302,7 @@ class CallTable:
 
     def asked(self, call: Call, asked: Asked) -> Awaitable[None] | None:
         batch = self._log.batch()
+        self._asked.add(asked)
         record_question(call, asked, batch)
         self._session.commit(batch)
         return self._log.durable()

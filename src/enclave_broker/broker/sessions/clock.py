@@ -1,5 +1,7 @@
 """A script's active time: it stands while all that is pending is a person or a client, and rings when it is used up.
 
+Calls that are queued only behind calls which wait for people or clients don't make it run.
+
 Owned by sessions/execution.py, which says when it stands and when it goes on. Wall-clock limits aren't its business.
 """
 

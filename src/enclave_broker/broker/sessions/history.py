@@ -63,7 +63,7 @@ def failed_outcome(code: str, effect: Effect | None) -> Outcome:
 class Trace:
     """What the log has of one call."""
 
-    __slots__ = ("asked", "is_asking", "over", "principal", "request", "settled", "stages", "started")
+    __slots__ = ("asked", "is_asking", "decided_by", "over", "principal", "request", "settled", "stages", "started")
 
     def __init__(self, request: CallRequested, principal: str, at: float) -> None:
         self.request = request
@@ -74,6 +74,7 @@ class Trace:
         """Whether it waits for a person."""
         self.started: HandlerStarted | None = None
         self.settled: CallSettled | None = None
+        self.decided_by: str | None = None
         self.over = False
         """Whether its execution has ended."""
 
@@ -81,8 +82,8 @@ class Trace:
         self.asked, self.is_asking = fact, True
         self.stages.append(Stage("asked", at))
 
-    def decided(self, at: float) -> None:
-        self.is_asking = False
+    def decided(self, fact: ApprovalDecided, at: float) -> None:
+        self.is_asking, self.decided_by = False, fact.subject
         self.stages.append(Stage("decided", at))
 
     def begun(self, fact: HandlerStarted, at: float) -> None:
@@ -130,6 +131,7 @@ class Trace:
             principal=self.principal,
             route=None if told is None else told.route,
             stages=tuple(self.stages),
+            decided_by=self.decided_by,
         )
 
 
@@ -147,7 +149,7 @@ def traces(records: Sequence[Record]) -> Mapping[str, Trace]:
             if fact.call_id in found:
                 found[fact.call_id].asks(fact, record.at)
         elif type(fact) is ApprovalDecided and fact.call_id in found:
-            found[fact.call_id].decided(record.at)
+            found[fact.call_id].decided(fact, record.at)
         elif type(fact) is CallSettled and fact.call_id in found:
             found[fact.call_id].ended(fact, record.at)
         elif type(fact) is Ended:

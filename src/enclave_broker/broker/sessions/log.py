@@ -170,6 +170,10 @@ class Log:
         """Whether everything that was appended is."""
         return self.published == len(self.records)
 
+    def seen(self) -> tuple[list[Record], bool]:
+        """What is durable, and whether that is all there will ever be."""
+        return self.records[: self.published], self.closed and self.is_durable
+
     def when_durable(self, effect: Callable[[], None]) -> None:
         """Call it when what has been appended so far is durable: now, or later and in order. It must not raise."""
         if self.is_durable:

@@ -255,14 +255,16 @@ class Session:
 
     def history(self) -> Sequence[CallRecord]:
         """Every call of the session so far, in order, with its outcome; read from what is durable of the log."""
-        return call_records(self.log.records[: self.log.published], self.host.shown, closed=self._closed)
+        records, whole = self.log.seen()
+        return call_records(records, self.host.shown, closed=whole)
 
     async def state_at(self, seq: int) -> SessionState:
         """What the session was right after its event `seq`: state, output, calls, result; read from what is durable.
 
         Raises ConfigurationError for a `seq` that there is no event of (yet).
         """
-        return state_at(self.id, self.log.records[: self.log.published], seq, self.host.shown, closed=self._closed)
+        records, whole = self.log.seen()
+        return state_at(self.id, records, seq, self.host.shown, closed=whole)
 
     # -- listeners and answers -------------------------------------------------------------------------------------
 
@@ -318,9 +320,7 @@ class Session:
 
     def _is_over(self) -> bool:
         """Whether nothing that a reader could wait for will come."""
-        if self.log.closed:
-            return self.log.is_durable
-        return self.execution is not None and self.execution.done
+        return self.log.is_durable if self.log.closed else self.execution is not None and self.execution.done
 
     def now_iso(self) -> str:
         """The time, as events have it."""

@@ -125,7 +125,9 @@ def _alike(wanted: _Features, known: _Features) -> float | None:
     """How much two names share if they share whole words."""
     if wanted.word_set == known.word_set:  # get_user for users:get
         return _SAME_WORDS
-    short, long = sorted((wanted.words, known.words), key=len)
+    short, long = wanted.words, known.words
+    if len(short) > len(long):
+        short, long = long, short
     if short in (long[: len(short)], long[-len(short) :]):  # get or users for users:get
         return _SAME_END
     return None

@@ -7,6 +7,7 @@ the result holds: shared structure (45 levels of `[x, x]`, one long text a thous
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -29,6 +30,10 @@ _SHORT_TEXT = 1_000
 _SMALL_BITS = 64
 _MAX_BITS = 1_023  # what a script's number can hold is just above 2**1023; beyond it is Infinity
 _SMALL = 1 << _SMALL_BITS
+_SHOWS_VALUE = "input_value="
+_EXPECTED = re.compile(r"Expected `([^`]+)`")
+_FIELD = re.compile(r"^[^\[]*\[field_name='(\w+)'")
+_KIND = re.compile(r", input_type=(\w+)\]\)\s*$")
 _PLAIN = frozenset({bool, float, type(None)})  # always short, always writable
 
 
@@ -55,15 +60,37 @@ def dump_result(
         return text
     if type(result) not in _PLAIN and not (type(result) is int and -_SMALL < result < _SMALL):
         check_size(result, max_bytes, tool_name)
+    text = _written(adapter, result, tool_name)
+    if len(text) > max_bytes:
+        raise _too_large(tool_name, f"{len(text):,}", max_bytes)
+    return text
+
+
+def _written(adapter: TypeAdapter[Any], result: Any, tool_name: str) -> bytes:
     try:
         text = adapter.serializer.to_json(result, by_alias=True, warnings="error")
         if (b"NaN" in text or b"Infinity" in text) and not _is_json(text):  # a model's own configuration may allow them
             text = pydantic_core.to_json(pydantic_core.from_json(text), inf_nan_mode="null")
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidResultError(f"the result of {tool_name}: {error}") from error
-    if len(text) > max_bytes:
-        raise _too_large(tool_name, f"{len(text):,}", max_bytes)
-    return text
+        fault = str(error)
+        if _SHOWS_VALUE not in fault:
+            raise InvalidResultError(f"the result of {tool_name}: {fault}") from error
+    else:
+        return text
+    # Raised out here: the error isn't its context.
+    raise InvalidResultError(f"the result of {tool_name}: {_without_values(fault)}")
+
+
+def _without_values(fault: str) -> str:
+    """What pydantic says, but for the values, which it cuts: half a secret is found by nobody."""
+    misfits: list[str] = []
+    for part in fault.split("PydanticSerializationUnexpectedValue(")[1:]:
+        expected, field, kind = _EXPECTED.match(part), _FIELD.search(part), _KIND.search(part)
+        if expected is None or kind is None:
+            continue
+        place = f" in the field {field[1]!r}" if field else ""
+        misfits.append(f"{kind[1]} instead of {expected[1]}{place}")
+    return "; ".join(misfits) or "what writes it refuses a value"
 
 
 def check_length(text: bytes, max_bytes: int, tool_name: str) -> None:
