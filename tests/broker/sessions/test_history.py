@@ -315,3 +315,24 @@ async def test_history_survives_a_call_that_began_before_the_execution_it_ends_i
             assert await call == 1
             assert [each.name for each in result.calls] == ["let_go"]
             assert [(each.name, each.outcome) for each in session.history()] == [("slow", "done"), ("let_go", "done")]
+
+
+async def test_history_says_who_has_decided() -> None:
+    async with twin_broker(access=AccessController(rules=[Rule("orders:get", allow="ask")])) as broker:
+        waiting = await tools(broker).execute(
+            "return callTool('orders:get', {id: 1})", principal=ANN, return_when="waiting"
+        )
+        assert waiting.calls[0].decided_by is None
+        await broker.approvals.approve(waiting.pending[0].id, by=Principal("bea", tenant="acme"))
+        session = broker.sessions.get(waiting.session_id)
+        assert session is not None
+        (call,) = (await session.wait()).calls
+        assert (call.outcome, call.principal, call.decided_by) == ("done", "ann", "bea")
+        assert [stage.name for stage in call.stages] == [
+            "requested",
+            "placed",
+            "asked",
+            "decided",
+            "started",
+            "settled",
+        ]
