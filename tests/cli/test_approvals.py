@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,14 +89,14 @@ def test_the_rows_of_one_call_are_bounded_whatever_its_arguments_are() -> None:
 
 
 def test_short_arguments_are_shown_whole() -> None:
-    arguments = {"a": ["x" * 160, 1.5, None, True], "b   c": "«9 blanks»", "": {}}
+    arguments: dict[str, Any] = {"a": ["x" * 160, 1.5, None, True], "b   c": "«9 blanks»", "": {}}
     assert shown_arguments(arguments, 80) == (json.dumps(arguments, separators=(",", ":"), ensure_ascii=False), False)
 
 
 def test_calls_that_wait_together_are_one_list(folder: Path) -> None:
     with terminal("run", "-e", THREE, folder=folder) as screen:
         screen.wait_for("numbers such as 1 3:")
-        assert "3 calls (3 × refund): approve?" in screen.shown
+        assert "3 calls, refund (3): approve?" in screen.shown
         assert screen.shown.count("asked by anonymous") == 3
         screen.press(b"1 3\n")
         assert screen.end() == 0

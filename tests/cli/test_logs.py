@@ -71,6 +71,17 @@ def test_every_line_of_the_json_log_is_one_object(tmp_path: Path) -> None:
     assert audit["outcome"] == "failed"
 
 
+def test_where_it_serves_is_a_line_of_the_json_log_at_any_level(tmp_path: Path) -> None:
+    options = ("--log-format", "json", "--host", "0.0.0.0", "--no-auth")
+    with served(tmp_path, *options, environ={"ENCLAVE_BROKER_LOG_LEVEL": "ERROR"}) as server:
+        server.hear("is let in")
+        assert server.client.get("/healthz").status_code == 200
+    serving, let_in = (json.loads(line) for line in server.said)
+    assert (serving["level"], serving["logger"]) == ("info", "enclave_broker.serve")
+    assert serving["message"] == f"serving at {server.url}, API at {server.url}/docs"
+    assert let_in["message"].startswith("anybody who can reach it is let in")
+
+
 def test_the_json_log_has_a_record_with_fields_for_each_call(tmp_path: Path) -> None:
     with served(tmp_path, "--log-format", "json", app=APP) as server:
         (record,) = records(server, CALL)

@@ -127,9 +127,9 @@ def _question(found: Sequence[Asked], *, is_cut: bool) -> str:
     if len(found) == 1:
         return f"{_tool(found[0])}: approve? [y/n]{view} "
     tools = Counter(map(_tool, found))
-    named = ", ".join(f"{number} × {tool}" for tool, number in tools.most_common(_NAMED))
+    named = ", ".join(f"{tool} ({number})" for tool, number in tools.most_common(_NAMED))
     more = f", {len(tools) - _NAMED} other tools" if len(tools) > _NAMED else ""
-    return f"{len(found)} calls ({named}{more}): approve? [y]es all, [n]one{view}, or numbers such as 1 3: "
+    return f"{len(found)} calls, {named}{more}: approve? [y]es all, [n]one{view}, or numbers such as 1 3: "
 
 
 def _tool(asked: Asked) -> str:

@@ -11,7 +11,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["log_as_json"]
+__all__ = ["json_line", "log_as_json"]
 
 _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "taskName", "message", "asctime"}
 _OF_SERVER = {"color_message"}
@@ -23,6 +23,11 @@ def log_as_json(stream: TextIO, level: str) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+def json_line(logger: str, message: str) -> str:
+    """A line of this log at level INFO, for what is said whatever the log's level is."""
+    return _JsonLines().format(logging.makeLogRecord({"name": logger, "msg": message, "levelname": "INFO"}))
 
 
 class _JsonLines(logging.Formatter):

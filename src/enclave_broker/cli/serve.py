@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from enclave_broker.broker.telemetry.audit import LOGGER as AUDIT_LOGGER
 from enclave_broker.cli.app import FORMS, load_named
 from enclave_broker.cli.auth import OPTIONS, auth_of
 from enclave_broker.cli.failure import OK, UsageError
-from enclave_broker.cli.json_log import log_as_json
+from enclave_broker.cli.json_log import json_line, log_as_json
 from enclave_broker.cli.logs import show_logs
 from enclave_broker.cli.reload import run_again_on_change
-from enclave_broker.cli.screen import BOLD, Screen
+from enclave_broker.cli.screen import Screen
 from enclave_broker.cli.settings import PREFIX, Settings
 
 __all__ = ["execute"]
@@ -33,6 +34,8 @@ __all__ = ["execute"]
 _HOST, _PORT = "127.0.0.1", 8000
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _FORMATS = ("text", "json")
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +69,18 @@ def execute(arguments: argparse.Namespace, screen: Screen) -> int:
             raise UsageError(f"no app: serve takes one ({FORMS}), else it is {PREFIX}APP, else ./app.py")
         if arguments.weak_sandbox:
             broker.weak_sandbox = True
-        _set_up_logs(arguments, settings, screen)
+        say = _set_up_logs(arguments, settings, screen)
         _allow_many_connections()
-        asyncio.run(_serve(broker, place, auth, listener, screen))
+        asyncio.run(_serve(broker, place, auth, listener, say))
     return OK
 
 
-async def _serve(
-    broker: Broker, place: Place, auth: Authenticate | None, listener: socket.socket, screen: Screen
-) -> None:
+async def _serve(broker: Broker, place: Place, auth: Authenticate | None, listener: socket.socket, say: Say) -> None:
     app = http_app(broker, auth=auth, allowed_hosts=place.allowed_hosts, allowed_origins=place.allowed_origins)
 
     def started() -> None:
         _collect_less()
-        _announce(place, listener, screen, asks=auth is not None)
+        _announce(place, listener, say, asks=auth is not None)
 
     server = Server(broker, app, on_started=started)
     try:
@@ -96,18 +97,19 @@ def _collect_less() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _announce(place: Place, listener: socket.socket, screen: Screen, *, asks: bool) -> None:
+def _announce(place: Place, listener: socket.socket, say: Say, *, asks: bool) -> None:
     own = place.host if place.host in place.allowed_hosts or f"[{place.host}]" in place.allowed_hosts else ""
     host = own or _HOST  # a name that it answers to
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    screen.note(f"serving at {screen.err.paint(url, BOLD)}, API at {url}/docs")
+    say(f"serving at {url}, API at {url}/docs")
     if place.beyond:
         who = "who has a key or a token" if asks else "anybody who can reach it"
-        screen.note(f"{who} is let in; called by: {', '.join(place.allowed_hosts)} (--allowed-host)")
+        say(f"{who} is let in; called by: {', '.join(place.allowed_hosts)} (--allowed-host)")
 
 
-def _set_up_logs(arguments: argparse.Namespace, settings: Settings, screen: Screen) -> None:
+def _set_up_logs(arguments: argparse.Namespace, settings: Settings, screen: Screen) -> Say:
+    """How the server itself says a line: as the log's lines are, whatever the log's level is."""
     format = arguments.log_format or settings.text("LOG_FORMAT") or "text"
     if format not in _FORMATS:
         raise UsageError(f"{PREFIX}LOG_FORMAT is one of {', '.join(_FORMATS)}, not {format!r}")
@@ -118,6 +120,7 @@ def _set_up_logs(arguments: argparse.Namespace, settings: Settings, screen: Scre
     audit = True if format == "json" and arguments.audit is None else arguments.audit
     if audit is not None:
         logging.getLogger(AUDIT_LOGGER).setLevel(logging.INFO if audit else logging.CRITICAL)
+    return screen.note if format == "text" else lambda text: screen.note(json_line("enclave_broker.serve", text))
 
 
 def _allow_many_connections() -> None:

@@ -68,6 +68,11 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "repr of bytes": lambda text: repr(text.encode()),
     "ascii": ascii,
     "HTML": html.escape,
+    "HTML, numbers": lambda text: "".join(f"&#{ord(character)};" for character in text),
+    "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(character):04X};" for character in text),
+    "code points in braces": lambda text: "".join(rf"\u{{{ord(character):x}}}" for character in text),
+    "hex with colons": lambda text: text.encode().hex(":"),
+    "hex with blanks": lambda text: text.encode().hex(" "),
 }
 
 

@@ -110,6 +110,7 @@ def run(live: Live, pool: ProcessPool, code: str, value: str, control: str) -> d
             "calls": live.client.get(f"/sessions/{stream.id}/calls").text,
             "history": json.dumps(msgspec.to_builtins(session.history()), ensure_ascii=False),
             "records": "\n".join(map(repr, session.log.records)),
+            "metrics": live.client.get("/metrics").text,
             "memory": memory,
             "control": control.encode(),
             "lines": lines,
@@ -123,6 +124,11 @@ def test_a_secret_that_its_tool_says_in_every_place_and_way_is_nowhere(
     text = "\n".join(told["texts"]) if place == "log" else told[place]
     assert [form for form in forms(value) if form in text.encode()] == []
     assert "[secret key]" in text, "what was said is there, without the secret"
+
+
+def test_no_secret_is_in_the_metrics(told: dict[str, Any], value: str) -> None:
+    assert "leak:code" in told["metrics"]
+    assert [form for form in forms(value) if form in told["metrics"].encode()] == []
 
 
 def test_every_leak_was_tried(told: dict[str, Any]) -> None:

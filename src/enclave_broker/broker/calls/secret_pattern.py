@@ -12,7 +12,7 @@ from collections.abc import Iterable
 __all__ = ["pattern_of"]
 
 _NAMED = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\0": "0"}
-_HTML = {"&": "amp", "<": "lt", ">": "gt", '"': "(?:quot|#34|#[xX]22)", "'": "(?:apos|#39|#[xX]27)"}
+_HTML = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _BREAK = r"(?:[\r\n]|\\+[rn])*"  # base64 is often cut into lines
 _PLUS = r"(?:\+|%(?:25)*2[Bb])"  # a blank in the query of a URL, which may have been quoted again
 _DIGIT_62 = r"(?:[+\-]|%(?:25)*2[Bb]|\\+u002[Bb])"  # of the standard's alphabet, or of the one for URLs
@@ -21,14 +21,14 @@ _ANY_DIGIT = rf"(?:[A-Za-z0-9]|{_DIGIT_62}|{_DIGIT_63})"
 
 
 def pattern_of(value: str) -> bytes:
-    """The expression that finds `value`, which is valid Unicode and not empty.
+    r"""The expression that finds `value`, which is valid Unicode and not empty.
 
     Each character by itself may be plain, percent-encoded (of any case and depth, `+` for a blank) or escaped as in
-    JSON, JavaScript, Python or HTML; or the whole is hexadecimal, or base64 with either alphabet, alone or within a
-    longer text that was encoded.
+    JSON or Python, as `\u{…}`, or as an HTML entity; or the whole is hexadecimal, with or without separators, or base64
+    with either alphabet, alone or within a longer text that was encoded.
     """
     data = value.encode()
-    forms = ["".join(map(_character, value)), "".join(map(_hex, data))]
+    forms = ["".join(map(_character, value)), "[ :-]?".join(map(_hex, data))]
     forms += (_base64(data, before) for before in range(3))
     return "|".join(forms).encode("latin-1")
 
@@ -43,6 +43,8 @@ def _character(character: str) -> str:
         "".join(rf"%(?:25)*{_hex(byte)}" for byte in data),
         "".join(rf"\\+x{_hex(byte)}" for byte in data),
         "".join(rf"\\+u{_digits(unit)}" for unit in _utf_16(character)),
+        rf"\\+u\{{0*{_digits(f'{code:x}')}\}}",
+        rf"&#(?:0*{code}|[xX]0*{_digits(f'{code:x}')});",
         plain,
     ]
     if code > 0x7F and code <= 0xFF:  # as Python's ascii() writes it
