@@ -91,7 +91,9 @@ class ToolRouter(Router):
         route = self.match(name)
         if route is None:
             names = self.table.names()
-            raise unknown_tool(name, names if not caller.is_anonymous else [each for each in names if self._is_open(each)])
+            raise unknown_tool(
+                name, names if not caller.is_anonymous else [each for each in names if self._is_open(each)]
+            )
         if route.requires_auth and caller.is_anonymous:
             raise AccessDeniedError(f"tool {name!r} wants to know who is asking: give a principal")
         args_json = _args_json(args)

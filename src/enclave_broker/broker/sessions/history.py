@@ -63,7 +63,7 @@ def failed_outcome(code: str, effect: Effect | None) -> Outcome:
 class Trace:
     """What the log has of one call."""
 
-    __slots__ = ("asked", "is_asking", "decided_by", "over", "principal", "request", "settled", "stages", "started")
+    __slots__ = ("asked", "decided_by", "is_asking", "over", "principal", "request", "settled", "stages", "started")
 
     def __init__(self, request: CallRequested, principal: str, at: float) -> None:
         self.request = request
