@@ -21,7 +21,7 @@ try { await tools.refunds.create({ order: 2, amount: 4000 }) } catch (error) { c
 try { await tools.payroll.list({}) } catch (error) { console.error(error.message) }
 """
 SEQS = "[...document.querySelectorAll('#session-events .seq')].map((each) => Number(each.innerText))"
-KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowDown": 40, "ArrowUp": 38, "End": 35, " ": 32}
+KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowDown": 40, "ArrowUp": 38, "Home": 36, "End": 35, " ": 32}
 
 
 class Console:
