@@ -7,7 +7,6 @@ asked.py's; policy.py asks; the record of it is the session's.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from enclave_broker.broker.calls.access_rule import Rule
 from enclave_broker.broker.calls.asked import Answer, Asked, May, Word
 from enclave_broker.broker.calls.call import Call, Caller
-from enclave_broker.broker.calls.policy import ContextResolver, facts_of
+from enclave_broker.broker.calls.policy import ContextResolver, facts_about
 from enclave_broker.broker.wheel import Wheel
 from enclave_broker.types.approval import Approval
 from enclave_broker.types.errors import ConfigurationError, EnclaveError, RateLimitError
@@ -129,11 +128,7 @@ class Approvals:
 
     async def facts(self, principal: Principal) -> Facts:
         """What `approvers` are asked with: as for a call of the principal's, but for a session's own context."""
-        resolver = self._context()
-        if resolver is None:
-            return facts_of(principal, {}, {})
-        found = resolver(principal)
-        return facts_of(principal, await found if inspect.isawaitable(found) else found, {})
+        return await facts_about(self._context(), principal, {})
 
     def open(self, session_id: str | None = None) -> Sequence[Asked]:
         """Those that may be seen, the oldest first."""
