@@ -101,3 +101,15 @@ async def test_neither_a_middleware_nor_a_handler_can_change_what_the_rules_know
         assert (await broker.execute(code, principal=ann)).value == ["ACCESS_DENIED", "ACCESS_DENIED"]
     assert len(refused) == 4
     assert "can't be changed" in refused[0]
+
+
+async def test_a_resolver_that_hangs_is_given_up_for_who_approves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "FACTS_SECONDS", 0.05)
+
+    async def facts(_: Principal) -> Mapping[str, Any]:
+        return await asyncio.get_running_loop().create_future()
+
+    async with twin_broker(access=AccessController(), context=facts) as broker:
+        async with asyncio.timeout(5):  # out here: only the broker's own end is what is awaited
+            with pytest.raises(TimeoutError):
+                await broker.approvals.facts(Principal("bea"))
